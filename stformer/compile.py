@@ -1,0 +1,105 @@
+"""From a trained float network to integers: fold, quantise, fine-tune, calibrate, lower."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+
+from stformer import data, train
+from stformer import fixedpoint as fx
+from stformer.data import Split
+from stformer.lower import lower_stformer
+from stformer.model import STFormer, quantise
+from stformer.network import Network
+from stformer.nn import Block, Readout
+from stformer.train import Report, Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A compiled network and how accurate each stage was on the test split.
+
+    Attributes:
+        network: lowered and scheduled.
+        model: the module in its integer life, which the network is.
+        float_accuracy, quantised_accuracy, integer_accuracy: before, after rounding, after
+            fine-tuning.
+        largest_sums: population -> largest |arriving sum| over the training split.
+    """
+
+    network: Network
+    model: STFormer
+    float_accuracy: float
+    quantised_accuracy: float
+    integer_accuracy: float
+    largest_sums: dict[str, int]
+
+
+def compile_run(
+    run: Run, *, finetune_epochs: int | None = None, report: Report = lambda _: None
+) -> Compiled:
+    """Compile a run's float network; the run's model becomes the integer one.
+
+    Args:
+        run: see `stformer.train.load_run`.
+        finetune_epochs: overrides the recipe's.
+        report: called after every epoch of fine-tuning.
+    """
+    model, recipe = run.model, run.recipe
+    splits = data.load(recipe.data)
+    float_accuracy = train.accuracy(model, splits["test"])
+    quantise(model)
+    quantised_accuracy = train.accuracy(model, splits["test"])
+    epochs = recipe.compile.finetune_epochs if finetune_epochs is None else finetune_epochs
+    _finetune(run, splits, epochs, report)
+    largest = calibrate(model, splits["train"])
+    return Compiled(
+        network=lower_stformer(model, recipe.name),
+        model=model,
+        float_accuracy=float_accuracy,
+        quantised_accuracy=quantised_accuracy,
+        integer_accuracy=train.accuracy(model, splits["test"]),
+        largest_sums=largest,
+    )
+
+
+def _finetune(run: Run, splits: dict[str, Split], epochs: int, report: Report) -> None:
+    """Straight-through training of the integers; thresholds stay, the rate falls to zero."""
+    recipe = run.recipe
+    # Epochs go on counting where training stopped, so order and augmentation are new.
+    config = replace(recipe.train, epochs=epochs)
+    optimizer = train.make_optimizer(run.model, recipe.compile.finetune_lr, 0.0)
+    for epoch in range(epochs):
+        rate = recipe.compile.finetune_lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
+        loss = train.run_epoch(
+            run.model, optimizer, splits["train"], config, recipe.train.epochs + epoch, rate
+        )
+        accuracy = train.accuracy(run.model, splits["test"])
+        report({"epoch": epoch + 1, "epochs": epochs, "loss": loss, "test_accuracy": accuracy})
+
+
+def calibrate(model: STFormer, split: Split) -> dict[str, int]:
+    """Largest |arriving sum| per population; halves a population's scale until it fits 16 bits.
+
+    The sums are those of the split, not of every possible input.
+    """
+    watched = {n: m for n, m in model.named_modules() if isinstance(m, (Block, Readout))}
+    while True:
+        _watch(watched, True)
+        train.predict(model, split)
+        _watch(watched, False)
+        too_large = [m for m in watched.values() if m.largest_sum > fx.ACCUMULATOR_MAX]
+        if not too_large:
+            return {n: m.largest_sum for n, m in watched.items()}
+        for module in too_large:
+            module.halve()
+
+
+def _watch(modules: dict[str, Block | Readout], on: bool) -> None:
+    for module in modules.values():
+        module.watch_sums = on
+        if on:
+            module.largest_sum = 0
+
+

@@ -1,0 +1,94 @@
+"""Every integer rule of the chip, once: decay, wrap, clip, threshold, and the legal ranges.
+
+The functions use only operators that NumPy and torch share, so that the training neuron
+(`stformer.nn`) and the reference interpreter (`stformer.interpret`) run the same code.
+All states are 64-bit integer arrays; the arithmetic is Lava 0.10.0's
+(`lava/proc/lif/models.py`, `AbstractPyLifModelFixed.subthr_dynamics`, lines 127-186).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+Array = TypeVar("Array", bound=Any)
+
+STATE_BITS = 24
+STATE_MAX = 2 ** (STATE_BITS - 1)  # u lives in (-STATE_MAX, STATE_MAX], v in +-(STATE_MAX - 1)
+DECAY_ONE = 4096  # decays are 12-bit fractions
+SHIFT = 6  # arriving sums and thresholds are aligned 6 bits up
+ACCUMULATOR_MAX = 32767  # |sum of weight * spike| per neuron and step that the chip can hold
+
+DU_RANGE = (0, 4095)
+DV_RANGE = (0, 4095)
+VTH_RANGE = (1, 131071)
+BIAS_MANT_RANGE = (-4096, 4095)
+BIAS_EXP_RANGE = (0, 7)
+WEIGHT_RANGE = (-128, 127)
+WEIGHT_EXP_RANGE = (0, 7)
+DELAY_RANGE = (0, 62)
+
+NO_CURRENT = 4095  # du that keeps no current: the decay register counts one up, 4095 + 1 = 4096
+MEMORYLESS = 4095  # dv that forgets |v| < 4096 from one step to the next: gates and relays
+
+
+def decay(x: Array, decay_: int) -> Array:
+    """Multiply by (4096 - decay_)/4096 and round toward zero.
+
+    Args:
+        x: integer array, |x| < 2^24.
+        decay_: 0 (keep everything) ... 4096 (keep nothing).
+
+    Adding 4095 to a negative product before the arithmetic shift turns its floor into a
+    truncation, which is what Lava's sign * (|x| * c >> 12) computes.
+    """
+    product = x * (DECAY_ONE - decay_)
+    return (product + ((product >> 63) & (DECAY_ONE - 1))) >> 12
+
+
+def wrap(u: Array) -> Array:
+    """One 24-bit wrap into (-2^23, 2^23], Lava's interval (two's complement has the other end)."""
+    return u - (u > STATE_MAX) * (2 * STATE_MAX) + (u <= -STATE_MAX) * (2 * STATE_MAX)
+
+
+def clip(v: Array) -> Array:
+    """Saturate at +-(2^23 - 1), as the membrane does."""
+    return v.clip(-(STATE_MAX - 1), STATE_MAX - 1)
+
+
+def current(u: Array, a: Array, du: int) -> Array:
+    """Synaptic current after one step; u and a are integer arrays of one shape.
+
+    The register holds du and the chip decays by du + 1: the off-by-one lives on this line
+    and nowhere else.
+    """
+    return wrap(decay(u, du + 1) + (a << SHIFT))
+
+
+def membrane(v: Array, u: Array, dv: int, bias: Array) -> Array:
+    """Membrane after one step, before threshold; `bias` is bias_mant << bias_exp."""
+    return clip(decay(v, dv) + u + bias)
+
+
+def fire(v: Array, vth: int) -> tuple[Array, Array]:
+    """(spikes as booleans, membrane after the reset): fires on v > vth << 6, strictly."""
+    spikes = v > (vth << SHIFT)
+    return spikes, v * ~spikes
+
+
+def lif_step(
+    u: Array, v: Array, a: Array, *, du: int, dv: int, vth: int, bias: Array
+) -> tuple[Array, Array, Array]:
+    """One step of Loihi's CUBA-LIF as Lava 0.10.0 executes it in fixed point.
+
+    Args:
+        u, v: current and membrane after the last step (zero at the start of a sample).
+        a: arriving sum of weight * spike over all projections.
+        du, dv, vth: registers, see the ranges above.
+        bias: bias_mant << bias_exp, broadcastable to v.
+
+    Returns:
+        (spikes as booleans, u, v): v returns to 0 where it fired, u is kept.
+    """
+    u = current(u, a, du)
+    spikes, v = fire(membrane(v, u, dv, bias), vth)
+    return spikes, u, v

@@ -1,0 +1,133 @@
+"""The classification head: mean over tokens and time, linear, as non-spiking accumulators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stformer import fixedpoint as fx
+from stformer.builder import Wire
+from stformer.network import Conv, Network
+from stformer.network import Readout as ReadoutPopulation
+from stformer.nn.block import Spiking, bias_exponent, round_ste
+
+
+class Readout(Spiking):
+    """logits = W mean_{t, tokens}(x) + b (paper Eq. 12 read as GAP over N and T).
+
+    The integer life sums instead of averaging: v after the last step is the logit times
+    T * N * scale, which leaves the order of the classes alone.
+
+    Args:
+        channels: of the input.
+        classes: number of logits.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, channels))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.bias = nn.Parameter(torch.zeros(classes))
+        self.register_buffer("scale", torch.tensor(0.0))
+        self.register_buffer("bias_exp", torch.tensor(0))
+        self.tokens = 1
+        self._name = ""
+        self.largest_sum = 0
+        self.watch_sums = False
+
+    @property
+    def integer(self) -> bool:
+        return bool(self.scale > 0)  # type: ignore[operator]
+
+    def forward(self, x: Any) -> Any:
+        """[T, B, C, H, W] to logits [B, classes], in the float network's unit in both lives."""
+        if isinstance(x, Wire):
+            return self._lower(x)
+        if not self.integer:
+            return x.mean((0, 3, 4)) @ self.weight.T + self.bias
+        v = self._membrane(x)
+        scale = self.scale * (len(x) * x.shape[3] * x.shape[4] << fx.SHIFT)  # type: ignore[operator]
+        return v[-1] / scale
+
+    @torch.no_grad()
+    def quantise(self) -> None:
+        """Put weights and bias on the chip's grid; the largest weight becomes 127."""
+        if self.integer:
+            return
+        scale = fx.WEIGHT_RANGE[1] / max(float(self.weight.abs().max()), 1e-6)
+        self.weight.mul_(scale)
+        self.bias.mul_(scale)  # still per token: _bias_steps multiplies
+        self.scale.fill_(scale)  # type: ignore[operator]
+
+    def fix_bias(self, tokens: int) -> None:
+        """Choose the bias exponent for that many tokens; called once, when quantising."""
+        self.tokens = tokens
+        largest = float(self.bias.abs().max()) * tokens
+        self.bias_exp.fill_(bias_exponent(largest))  # type: ignore[operator]
+
+    @torch.no_grad()
+    def halve(self) -> None:
+        """Halve weights and bias: the same logits on a coarser grid."""
+        self.weight.mul_(0.5)
+        self.bias.mul_(0.5)
+        self.scale.mul_(0.5)  # type: ignore[operator]
+
+    def _bias_steps(self) -> Tensor:
+        unit = 2.0 ** (int(self.bias_exp) - fx.SHIFT)  # type: ignore[arg-type]
+        low, high = fx.BIAS_MANT_RANGE
+        return round_ste(self.bias * self.tokens / unit).clamp(low, high)
+
+    def _weights(self) -> Tensor:
+        return round_ste(self.weight).clamp(*fx.WEIGHT_RANGE)
+
+    def _membrane(self, x: Tensor) -> Tensor:
+        """v after every step, [T, B, classes], whole numbers below 2^23."""
+        a = x.sum((3, 4)) @ self._weights().T
+        if self.watch_sums:
+            self.largest_sum = max(self.largest_sum, int(a.detach().abs().max()))
+        bias = self._bias_steps() * 2.0 ** int(self.bias_exp)  # type: ignore[arg-type]
+        v = (a * 2**fx.SHIFT + bias).cumsum(0)
+        if self.recorder is not None:
+            whole = v.round().to(torch.int64)[..., None, None]
+            self.recorder(self.population, whole, None, whole)
+        return v
+
+    def _lower(self, wire: Wire) -> Wire:
+        _, height, width = wire.shape
+        weights = self._weights().detach().numpy().astype(np.int8)
+        classes = len(weights)
+        out = wire.builder.add(
+            ReadoutPopulation(
+                name=self.population,
+                shape=(classes, 1, 1),
+                bias_mant=self._bias_steps().detach().numpy().astype(np.int16)[:, None, None],
+                bias_exp=int(self.bias_exp),  # type: ignore[arg-type]
+            )
+        )
+        kernel = np.ascontiguousarray(
+            np.broadcast_to(weights[:, :, None, None], (*weights.shape, height, width))
+        )
+        self._name = wire.builder.connect(
+            wire, self.population, Conv(name="", pre="", post="", weight=kernel)
+        )
+        return out
+
+    @torch.no_grad()
+    def take_integers(self, network: Network) -> None:
+        """Become what the network holds; see `Block.take_integers`."""
+        population = network[self.population]
+        assert isinstance(population, ReadoutPopulation)
+        (kernel,) = (
+            p.weight
+            for p in network.incoming(self.population)
+            if p.name == self._name and isinstance(p, Conv)
+        )
+        self.tokens = kernel.shape[2] * kernel.shape[3]
+        self.weight.copy_(torch.from_numpy(kernel[:, :, 0, 0].astype(np.float32)))
+        self.bias_exp.fill_(population.bias_exp)  # type: ignore[operator]
+        mant = torch.from_numpy(population.bias_mant.astype(np.float32)).reshape(-1)
+        self.bias.copy_(mant * 2.0 ** (population.bias_exp - fx.SHIFT) / self.tokens)
+        self.scale.fill_(1.0)  # type: ignore[operator]

@@ -1,0 +1,50 @@
+"""What holds in every test: fixed seeds, overflow is an error, a header that says what runs."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_configure() -> None:
+    # Not underflow: it is what exp and softmax do. Integers are fixedpoint's to check.
+    np.seterr(over="raise", divide="raise", invalid="raise")
+
+
+def pytest_report_header() -> list[str]:
+    """One line for each backend: whether it runs here, else why not."""
+    try:
+        from stformer.deploy import backends
+    except ImportError as error:
+        return [f"stformer cannot be imported: {error}"]
+    return [f"backend {name}: {_state(name)}" for name in backends()]
+
+
+@pytest.fixture(autouse=True)
+def _same_chance_each_time() -> None:
+    """Seeds of Python, NumPy and, where a test module has imported it, torch."""
+    random.seed(0)
+    np.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+        torch.use_deterministic_algorithms(True)
+        torch.set_num_threads(2)
+
+
+def _state(name: str) -> str:
+    from stformer.deploy import load
+
+    try:
+        reason = load(name).missing()
+    except ImportError as error:  # a backend must say so itself; the tests will show it
+        reason = f"cannot be imported: {error}"
+    return f"missing, {reason}" if reason else "runs"

@@ -1,0 +1,166 @@
+"""The training neuron: integer forward, surrogate backward, and the blocks around it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from torch import Tensor  # noqa: E402
+
+from stformer import fixedpoint as fx  # noqa: E402
+from stformer.nn import Gate, HeadGate, HeadSum, Join, Neuron, Pool, TokenSum, lif  # noqa: E402
+from stformer.nn.block import bias_exponent, conv_block, mantissa, temporal_block  # noqa: E402
+from stformer.nn.neuron import SURROGATE_SLOPE, lif_states  # noqa: E402
+
+
+def binary(*shape: int, p: float = 0.5) -> Tensor:
+    return (torch.rand(shape) < p).float()
+
+
+def test_float_neuron_against_the_equation_written_out() -> None:
+    a, bias = torch.randn(6, 2, 3, 1, 1), 0.1
+    neuron = Neuron(dv=1365)
+    got = lif(a, neuron, bias=bias)
+    v = torch.zeros(2, 3, 1, 1)
+    for t in range(6):
+        v = v * (4096 - 1365) / 4096 + a[t] + bias
+        assert torch.equal(got[t], (v > 1).float())
+        v = torch.where(v > 1, torch.zeros_like(v), v)
+
+
+@pytest.mark.parametrize("dv", [0, 1, 2048, 2731, 4095])
+def test_integer_neuron_is_fixedpoint(dv: int) -> None:
+    rng = np.random.default_rng(dv)
+    a = rng.integers(-3000, 3000, (7, 50))
+    a[:, :3] = [[0, 150, -150]]  # thresholds met exactly among them
+    bias = rng.integers(-4096, 4096, 50)
+    spikes = lif(torch.tensor(a).float(), Neuron(dv=dv), bias=torch.tensor(bias).float(), vth=150)
+    states = lif_states(torch.tensor(a).float(), Neuron(dv=dv), torch.tensor(bias).float(), 150)
+    assert states.u is not None and states.v is not None
+    u = v = np.zeros(50, np.int64)
+    for t in range(7):
+        s, u, v = fx.lif_step(u, v, a[t], du=4095, dv=dv, vth=150, bias=bias)
+        np.testing.assert_array_equal(spikes[t].numpy(), s)
+        np.testing.assert_array_equal(states.s[t].numpy(), s)
+        np.testing.assert_array_equal(states.u[t].numpy(), u)
+        np.testing.assert_array_equal(states.v[t].numpy(), v)
+
+
+def test_a_threshold_met_exactly_does_not_fire() -> None:
+    neuron = Neuron(dv=4095)
+    assert not lif(torch.full((1, 1), 1.0), neuron).any()
+    assert not lif(torch.full((1, 1), 77.0), neuron, vth=77).any()
+    assert lif(torch.full((1, 1), 78.0), neuron, vth=77).all()
+    one = torch.ones(1)
+    assert lif(torch.full((1, 1), 77.0), neuron, bias=one, vth=77).all()
+
+
+@pytest.mark.parametrize("integer", [False, True])
+def test_gradient_is_the_surrogate_through_time(integer: bool) -> None:
+    """Against autograd through the same recurrence, the step's slope put in by hand."""
+    neuron = Neuron(dv=2048, v_th=0.5)
+    vth = 64
+    unit = float(vth) if integer else 1.0
+    a = (torch.randn(5, 3, 4) * unit).round() if integer else torch.randn(5, 3, 4)
+    bias = torch.zeros(4, requires_grad=True)
+    a.requires_grad_(True)
+    out = lif(a, neuron, bias=bias, vth=vth if integer else None)
+    weights = torch.randn(5, 3, 4)
+    (out * weights).sum().backward()
+
+    x = a.detach().clone().requires_grad_(True)
+    b = torch.zeros(4, requires_grad=True)
+    v, soft = torch.zeros(3, 4), []
+    for t in range(5):
+        v = v * 0.5 + x[t] / unit + b / (unit * 64 if integer else 1.0)
+        s = out[t].detach()
+        smooth = torch.sigmoid(SURROGATE_SLOPE * neuron.v_th * (v - 1))
+        soft.append(smooth + (s - smooth).detach())
+        v = v * (1 - s)
+    (torch.stack(soft) * weights).sum().backward()
+    assert x.grad is not None and b.grad is not None
+    torch.testing.assert_close(a.grad, x.grad, rtol=2e-2 if integer else 1e-5, atol=1e-5)
+    torch.testing.assert_close(bias.grad, b.grad, rtol=2e-2 if integer else 1e-5, atol=1e-5)
+
+
+def test_gates_are_their_truth_tables() -> None:
+    x = torch.tensor([0.0, 0, 1, 1]).reshape(1, 1, 4, 1, 1)
+    y = torch.tensor([0.0, 1, 0, 1]).reshape(1, 1, 4, 1, 1)
+    assert Gate()(x, y).flatten().tolist() == [0, 0, 0, 1]
+    assert Join("iand")(x, y).flatten().tolist() == [0, 0, 1, 0]
+    assert Join("or")(x, y).flatten().tolist() == [0, 1, 1, 1]
+    assert Join("add")(x, y).flatten().tolist() == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("make", [Gate, lambda: Join("iand"), lambda: Join("or"), HeadGate])
+def test_a_gate_records_the_lif_that_it_becomes(make: object) -> None:
+    gate = make()  # type: ignore[operator]
+    seen: dict[str, Tensor] = {}
+    gate.recorder = lambda name, s, u, v: seen.update(s=s)
+    x, y = binary(3, 2, 4, 5, 5), binary(3, 2, 4, 5, 5)
+    assert torch.equal(gate(x, y), seen["s"])
+
+
+def test_pools_and_sums_record_what_they_return() -> None:
+    for module in (Pool(), TokenSum(Neuron(v_th=0.5)), HeadSum(2, Neuron(v_th=0.5))):
+        seen: dict[str, Tensor] = {}
+        module.recorder = lambda name, s, u, v, seen=seen: seen.update(s=s)
+        out = module(binary(4, 2, 4, 6, 6, p=0.1))
+        assert torch.equal(out, seen["s"]) and out.any() and not out.all()
+
+
+def test_temporal_block_is_causal_and_reaches_back_as_far_as_its_taps() -> None:
+    block = temporal_block(3, 4, Neuron(dv=4095), taps=3, dilations=(1, 2)).eval()
+    for synapse in block.synapses:
+        torch.nn.init.uniform_(synapse.weight, 3, 4)  # every tap fires its channels
+    x = torch.zeros(8, 1, 3, 1, 1)
+    x[2] = 1
+    reached = block(x)[:, 0, :, 0, 0].any(0), block(x)[:, 0, :, 0, 0]
+    narrow, wide = reached[1][:, 0], reached[1][:, 2]
+    assert narrow.nonzero().flatten().tolist() == [2, 3, 4]
+    assert wide.nonzero().flatten().tolist() == [2, 4, 6]
+
+
+def test_a_skip_adds_the_input_with_the_gain_of_the_norm() -> None:
+    block = conv_block(2, 2, 1, Neuron(dv=2048), skip=0).eval()
+    torch.nn.init.zeros_(block.synapses[0].weight)
+    x = torch.ones(4, 1, 2, 1, 1)
+    # v: 0.5, 0.75, 0.875, ...: never above 1; with bias 0.3 it is: 0.8, 1.2
+    assert not block(x).any()
+    torch.nn.init.constant_(block.norm.bias, 0.3)
+    assert block(x)[:, 0, 0, 0, 0].tolist() == [0, 1, 0, 1]
+    block.quantise()
+    assert block(x)[:, 0, 0, 0, 0].tolist() == [0, 1, 0, 1]
+
+
+def test_quantising_keeps_scales_in_range() -> None:
+    for size in (1e-9, 1e-3, 1.0, 1e3):
+        block = conv_block(3, 4, 3, Neuron()).eval()
+        torch.nn.init.uniform_(block.synapses[0].weight, -size, size)
+        block.quantise()
+        weights = block.whole_weights()[0]
+        assert 1 <= int(block.vth) <= fx.VTH_RANGE[1]
+        assert weights.min() >= -128 and weights.max() <= 127
+
+
+def test_graded_inputs_never_overflow_the_accumulator() -> None:
+    block = conv_block(3, 4, 3, Neuron()).eval()
+    block.quantise(largest_input=255)
+    worst = block.whole_weights()[0].abs().sum((1, 2, 3)).max() * 255
+    assert 0.8 * fx.ACCUMULATOR_MAX < worst <= 1.05 * fx.ACCUMULATOR_MAX
+
+
+@pytest.mark.parametrize(
+    ("largest", "exponent"), [(0, 0), (51, 0), (52, 1), (819, 4), (1e9, 7)]
+)
+def test_bias_exponent_leaves_a_quarter_of_room(largest: float, exponent: int) -> None:
+    assert bias_exponent(largest) == exponent
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0, (0, 0)), (127, (127, 0)), (128, (64, 1)), (255, (64, 2)), (9999, (78, 7))]
+)
+def test_mantissa_is_the_nearest_that_fits(value: int, expected: tuple[int, int]) -> None:
+    assert mantissa(value) == expected
