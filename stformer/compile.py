@@ -13,6 +13,7 @@ from stformer.lower import lower_stformer
 from stformer.model import STFormer, quantise
 from stformer.network import Network
 from stformer.nn import Block, Readout
+from stformer.recipe import Recipe
 from stformer.train import Report, Run
 
 
@@ -34,6 +35,15 @@ class Compiled:
     quantised_accuracy: float
     integer_accuracy: float
     largest_sums: dict[str, int]
+
+    def provenance(self, recipe: Recipe) -> dict[str, object]:
+        """What the model file says of where it came from."""
+        return {
+            "recipe": recipe.to_plain(),
+            "float_accuracy": self.float_accuracy,
+            "integer_accuracy": self.integer_accuracy,
+            "largest_sums": self.largest_sums,
+        }
 
 
 def compile_run(

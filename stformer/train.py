@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from stformer import data
 from stformer.data import Split
 from stformer.errors import InputError
-from stformer.files import atomic_path
+from stformer.files import atomic_path, write_text
 from stformer.model import STFormer, config_from
 from stformer.recipe import Recipe, TrainConfig, from_plain
 
@@ -197,13 +197,6 @@ def accuracy(model: STFormer, split: Split) -> float:
 
 
 # --- run folders ------------------------------------------------------------------------
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, "utf-8")
 
 
 def _save(

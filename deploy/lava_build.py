@@ -1,0 +1,272 @@
+"""From a network to Lava processes. Runs in the worker only (`stformer.deploy.lava_worker`).
+
+All populations are flat in Lava; a convolution alone sees a shape, in Lava's order W, H, C.
+A synapse of Lava delivers one step late, which is what `Network` latencies count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from lava.proc.conv.models import PyConvModelFixed
+from lava.proc.conv.process import Conv as LavaConv
+from lava.proc.dense.models import PyDelayDenseModelBitAcc, PyDenseModelBitAcc
+from lava.proc.dense.process import DelayDense as LavaDelayDense
+from lava.proc.dense.process import Dense as LavaDense
+from lava.proc.io.source import PySendModelFixed
+from lava.proc.io.source import RingBuffer as Source
+from lava.proc.lif.models import PyLifResetModelBitAcc
+from lava.proc.lif.process import LIFReset
+from lava.proc.sparse.models import PyDelaySparseModelBitAcc, PySparseModelBitAcc
+from lava.proc.sparse.process import DelaySparse as LavaDelaySparse
+from lava.proc.sparse.process import Sparse as LavaSparse
+from lava.utils.weightutils import SignMode
+from scipy import sparse
+from typing_extensions import assert_never
+
+from stformer import fixedpoint as fx
+from stformer.deploy.lava_tap import make_tap
+from stformer.network import (
+    BroadcastTokens,
+    Conv,
+    Dense,
+    Input,
+    Lif,
+    Network,
+    OneToOne,
+    Population,
+    Projection,
+    Readout,
+    Relay,
+    SumTokens,
+    conv_output,
+    effective_weight,
+)
+
+# What `Loihi2SimCfg(select_tag="fixed_pt")` selects for each process (a test holds them equal).
+# Naming them spares Lava's search, which executes every module around a process, once for each.
+MODELS: dict[type[Any], type[Any]] = {
+    LIFReset: PyLifResetModelBitAcc,
+    LavaDense: PyDenseModelBitAcc,
+    LavaDelayDense: PyDelayDenseModelBitAcc,
+    LavaSparse: PySparseModelBitAcc,
+    LavaDelaySparse: PyDelaySparseModelBitAcc,
+    LavaConv: PyConvModelFixed,
+    Source: PySendModelFixed,
+}
+
+# One above the 17-bit register: a readout's membrane, clipped at 2^23 - 1, never exceeds it.
+NEVER = 2**17
+GRADED_BITS = 24
+HELD_BACK = -2  # weight of the start marker: 2 - 2 does not reach a relay's threshold
+
+
+@dataclass(frozen=True)
+class Built:
+    """The processes of a network.
+
+    Attributes:
+        populations: name -> process; inputs that feed nothing have none.
+        processes: all processes of the network, no tap among them.
+    """
+
+    populations: dict[str, Any]
+    processes: list[Any]
+
+
+@dataclass
+class _Builder:
+    network: Network
+    populations: dict[str, Any] = field(default_factory=dict)
+    processes: list[Any] = field(default_factory=list)
+    markers: dict[int, Any] = field(default_factory=dict)
+
+    def add(self, process: Any) -> Any:
+        self.processes.append(process)
+        return process
+
+
+def build(network: Network, frames: dict[str, npt.NDArray[np.integer]]) -> Built:
+    """Lava processes for a network that has no problems (`lava_problems.find_problems`).
+
+    Args:
+        network: what to build.
+        frames: input -> integers [S, T, *shape]; the samples follow each other without a gap.
+
+    Sample k of a population of latency L runs from Lava's time step k * T + L + 1 on (its time
+    steps start at 1), and there the population is reset.
+    """
+    b = _Builder(network)
+    used = {p.pre for p in network.projections}
+    for p in network.populations:
+        if not isinstance(p, Input) or p.name in used:
+            b.populations[p.name] = b.add(_population(network, p, frames))
+    for projection in network.projections:
+        _connect(b, projection)
+        if projection.delay:
+            _hold_back(b, network[projection.post])
+    return Built(b.populations, b.processes)
+
+
+def tap(built: Built, states: list[tuple[str, str]]) -> tuple[Any, type[Any]] | None:
+    """A tap on (population, "u" or "v") pairs that also ties unconnected parts together.
+
+    Returns None where nothing is to be read and everything hangs together already.
+    """
+    read = [getattr(built.populations[name], which) for name, which in states]
+    tied = {id(built.populations[name]) for name, _ in states}
+    parts = _parts(built.processes)
+    loose = [part for part in parts if not any(id(process) in tied for process in part)]
+    if not read and len(parts) == 1:
+        return None
+    chosen = [next(p for p in part if isinstance(p, LIFReset)) for part in loose]
+    return make_tap(read, [process.vth for process in chosen])  # vth: the smallest Var
+
+
+def _parts(processes: list[Any]) -> list[list[Any]]:
+    """Processes in groups that are connected through ports."""
+    group = {id(process): i for i, process in enumerate(processes)}
+    for process in processes:
+        for port in process.out_ports.members:
+            for target in port.get_dst_ports():
+                old, new = group[id(target.process)], group[id(process)]
+                group = {key: new if value == old else value for key, value in group.items()}
+    parts: dict[int, list[Any]] = {}
+    for process in processes:
+        parts.setdefault(group[id(process)], []).append(process)
+    return list(parts.values())
+
+
+def _population(
+    network: Network, p: Population, frames: dict[str, npt.NDArray[np.integer]]
+) -> Any:
+    match p:
+        case Input():
+            x = frames[p.name]
+            flat = x.reshape(x.shape[0] * x.shape[1], -1)
+            return Source(data=np.ascontiguousarray(flat.T, np.int32))
+        case Lif():
+            return _lif(network, p, vth=p.vth, du=p.du, dv=p.dv)
+        case Relay():
+            return _lif(network, p, vth=1, du=fx.NO_CURRENT, dv=fx.MEMORYLESS)
+        case Readout():
+            return _lif(network, p, vth=NEVER, du=fx.NO_CURRENT, dv=0)
+        case _:
+            assert_never(p)
+
+
+def _lif(network: Network, p: Lif | Relay | Readout, *, vth: int, du: int, dv: int) -> Any:
+    bias, exponent = (0, 0) if isinstance(p, Relay) else (p.bias_mant, p.bias_exp)
+    return LIFReset(
+        name=p.name,
+        shape=(prod(p.shape),),
+        vth=vth,
+        du=du,
+        dv=dv,
+        bias_mant=np.broadcast_to(bias, p.shape).reshape(-1).astype(np.int16),
+        bias_exp=exponent,
+        reset_interval=network.steps,
+        reset_offset=p.latency + 1,
+    )
+
+
+def _connect(b: _Builder, p: Projection) -> None:
+    pre, post = b.network[p.pre], b.network[p.post]
+    source, target = b.populations[p.pre].s_out, b.populations[p.post].a_in
+    bits = GRADED_BITS if isinstance(pre, Input) and (pre.low < 0 or pre.high > 1) else 0
+    if isinstance(p, Conv):
+        conv = b.add(_conv(p, pre, bits))
+        source.reshape(pre.shape).transpose((2, 1, 0)).connect(conv.s_in)
+        conv.a_out.transpose((2, 1, 0)).reshape((prod(post.shape),)).connect(target)
+        return
+    weights, wait = _matrix(p, pre, post), b.network.axon_delay(p)
+    shared = {
+        "num_message_bits": bits,
+        # With mixed signs Lava drops the lowest of 9 bits (weightutils.py:305): double the
+        # weight here, halve the sum there. Both are exact.
+        "num_weight_bits": 8,
+        "sign_mode": SignMode.MIXED,
+        "weight_exp": p.weight_exp - 1,
+    }
+    synapses = b.add(_synapses(weights, wait, shared))
+    source.connect(synapses.s_in)
+    synapses.a_out.connect(target)
+
+
+def _synapses(weights: Any, wait: int, shared: dict[str, Any]) -> Any:
+    """Lava's process for doubled weights and an axon delay."""
+    if isinstance(weights, np.ndarray):
+        if not wait:
+            return LavaDense(weights=weights, **shared)
+        delays = np.full(weights.shape, wait)
+        return LavaDelayDense(weights=weights, delays=delays, max_delay=wait, **shared)
+    if not wait:
+        return LavaSparse(weights=weights, **shared)
+    delays = sparse.csr_matrix(
+        (np.full(weights.nnz, wait, int), weights.indices, weights.indptr), weights.shape
+    )
+    return LavaDelaySparse(weights=weights, delays=delays, max_delay=wait, **shared)
+
+
+def _matrix(
+    p: Dense | OneToOne | SumTokens | BroadcastTokens, pre: Population, post: Population
+) -> Any:
+    """2 * weight as [n_post, n_pre]: an array for Dense, else a CSR matrix."""
+    if isinstance(p, Dense):
+        return 2 * p.weight.astype(np.int32)
+    n_post, n_pre = prod(post.shape), prod(pre.shape)
+    neurons = np.arange(max(n_post, n_pre))
+    match p:
+        case OneToOne():
+            rows, columns = neurons, neurons
+        case SumTokens():
+            rows, columns = neurons // prod(pre.shape[1:]), neurons
+        case BroadcastTokens():
+            rows, columns = neurons, neurons // prod(post.shape[1:])
+        case _:
+            assert_never(p)
+    values = np.full(len(neurons), 2 * p.weight, np.int32)
+    matrix = sparse.csr_matrix((values, (rows, columns)), (n_post, n_pre))
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _conv(p: Conv, pre: Population, bits: int) -> Any:
+    """Lava flips its kernels and orders them C_out, W, H, C_in; exponents it ignores."""
+    _, height, width = pre.shape
+    process = LavaConv(
+        weight=np.ascontiguousarray(
+            effective_weight(p)[:, :, ::-1, ::-1].transpose(0, 3, 2, 1), np.int32
+        ),
+        input_shape=(width, height, pre.shape[0]),
+        stride=p.stride[::-1],
+        padding=p.padding[::-1],
+        dilation=p.dilation[::-1],
+        groups=p.groups,
+        num_message_bits=bits,
+    )
+    out_h, out_w = conv_output(p, height, width)
+    assert process.output_shape == (out_w, out_h, p.weight.shape[0])
+    return process
+
+
+def _hold_back(b: _Builder, relay: Population) -> None:
+    """Keep the last spike of one sample out of the next.
+
+    A relay with an incoming delay of 1 would pass it on at its local time 0. A spike of ours
+    arrives there and then, once in every sample, with a weight that holds the relay down. The
+    relay forgets within a step, so nothing else changes.
+    """
+    steps = b.network.steps
+    phase = (relay.latency - 1) % steps  # of Lava's time step - 1; the synapse takes a step
+    if phase not in b.markers:
+        b.markers[phase] = b.add(Source(data=(np.arange(steps) == phase).astype(np.int32)[None]))
+    weights = np.full((prod(relay.shape), 1), 2 * HELD_BACK, np.int32)
+    shared = {"num_weight_bits": 8, "sign_mode": SignMode.MIXED, "weight_exp": -1}
+    synapses = b.add(LavaDense(weights=weights, **shared))
+    b.markers[phase].s_out.connect(synapses.s_in)
+    synapses.a_out.connect(b.populations[relay.name].a_in)

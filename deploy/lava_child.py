@@ -1,0 +1,176 @@
+"""Starting, watching and clearing away the child process that runs Lava.
+
+Lava forks a process for every population and synapse, and torch, where the caller has loaded
+it, hangs in such forks. So Lava runs in a fresh interpreter of its own session; whatever
+happens, the session is killed, its shared memory unlinked and its folder removed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import stformer
+from stformer.deploy.lava_clean import remove
+from stformer.errors import StformerError
+from stformer.network import Input, IntArray, Lif, Network, Readout, to_plain
+from stformer.trace import Probe
+
+LAST_LINES = 20
+POLL_SECONDS = 0.25
+
+
+class LavaFailed(StformerError):
+    """Lava ended, or stalled, before the run was done."""
+
+    def __init__(self, why: str, last_lines: str) -> None:
+        self.why, self.last_lines = why, last_lines
+        tail = f" Its last output:\n{last_lines}" if last_lines else ""
+        super().__init__(f"lava-sim: {why}.{tail}")
+
+
+def run_child(
+    network: Network,
+    frames: Mapping[str, npt.NDArray[np.int32]],
+    probe: Probe,
+    *,
+    progress: Callable[[int, int], None] | None,
+    stall_seconds: float,
+) -> tuple[dict[str, dict[str, IntArray]], dict[str, float]]:
+    """Run all samples of `frames` in one stream, in a child process.
+
+    Returns:
+        ({"s": spikes, "u": u, "v": v}, each population -> [S, T, *shape]; numbers for
+        `Trace.info`).
+
+    Raises:
+        LavaFailed: with the last lines that the child wrote.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="stformer-lava-"))
+    prefix = f"/stf{secrets.token_hex(4)}"
+    child: subprocess.Popen[bytes] | None = None
+    try:
+        wanted = _write_job(folder, network, frames, probe)
+        child = _start(folder, prefix)
+        done = _follow(child, folder, progress, stall_seconds)
+        samples = len(next(iter(frames.values()))) if frames else 1
+        records: dict[str, dict[str, IntArray]] = {"s": {}, "u": {}, "v": {}}
+        for kind, name in wanted:
+            index = [p.name for p in network.populations].index(name)
+            flat = np.load(folder / f"{kind}{index}.npy", allow_pickle=False)
+            records[kind][name] = flat.reshape(samples, network.steps, *network[name].shape)
+        return records, done
+    finally:
+        if child is not None:
+            _end(child)
+        remove(prefix, folder)
+
+
+def _write_job(
+    folder: Path, network: Network, frames: Mapping[str, npt.NDArray[np.int32]], probe: Probe
+) -> list[tuple[str, str]]:
+    """Write what the worker reads; returns the records it will make, as (kind, population)."""
+    structure, arrays = to_plain(network)
+    used = {p.pre for p in network.projections}
+    spikes, states = [], []
+    for p in network.populations:
+        if not probe.wants(p.name):
+            continue
+        if isinstance(p, Readout):
+            states.append((p.name, "v"))
+        elif not isinstance(p, Input) or p.name in used:
+            spikes.append(p.name)
+        if probe.states and isinstance(p, Lif):
+            states += [(p.name, "u"), (p.name, "v")]
+    job = {"network": structure, "spikes": spikes, "states": states}
+    (folder / "job.json").write_text(json.dumps(job))
+    with (folder / "network.npz").open("wb") as file:
+        np.savez(file, **arrays)
+    with (folder / "inputs.npz").open("wb") as file:
+        np.savez(file, **frames)
+    return [("s", name) for name in spikes] + [(which, name) for name, which in states]
+
+
+def _start(folder: Path, prefix: str) -> subprocess.Popen[bytes]:
+    """The child: own session, our import path, its output in FOLDER, one thread a process."""
+    root = str(Path(stformer.__file__).resolve().parent.parent)
+    path = [root, *(os.path.abspath(p) for p in sys.path if p)]
+    one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+    env = {**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(path), "TMPDIR": str(folder)}
+    command = [sys.executable, "-m", "stformer.deploy.lava_worker"]
+    with (folder / "output.txt").open("wb") as output:
+        return subprocess.Popen(
+            [*command, str(folder), str(os.getpid()), prefix],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            cwd=folder,
+            env=env,
+            start_new_session=True,
+        )
+
+
+def _follow(
+    child: subprocess.Popen[bytes],
+    folder: Path,
+    progress: Callable[[int, int], None] | None,
+    stall_seconds: float,
+) -> dict[str, float]:
+    """Read the child's messages until it is done."""
+    assert child.stdout is not None
+    heard, rest = time.monotonic(), b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while True:
+            if selector.select(POLL_SECONDS):
+                data = os.read(child.stdout.fileno(), 2**16)
+                if not data:
+                    raise LavaFailed("its process ended before the run was done", _tail(folder))
+                heard = time.monotonic()
+                *lines, rest = (rest + data).split(b"\n")
+                for message in map(json.loads, lines):
+                    if "error" in message:
+                        raise LavaFailed(message["error"], _tail(folder))
+                    if "done" in message:
+                        return dict(message["done"])
+                    if progress is not None:
+                        progress(message["step"], message["steps"])
+            elif _has_exited(child):
+                raise LavaFailed("its process was killed", _tail(folder))
+            elif time.monotonic() - heard > stall_seconds:
+                raise LavaFailed(f"no progress for {stall_seconds:.0f} seconds", _tail(folder))
+
+
+def _has_exited(child: subprocess.Popen[bytes]) -> bool:
+    """Whether it has ended, without reaping it: its process group's number must stay taken."""
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Kill the child's session; nothing of it is needed any more."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    if child.stdout is not None:
+        child.stdout.close()
+
+
+def _tail(folder: Path) -> str:
+    try:
+        lines = (folder / "output.txt").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-LAST_LINES:])

@@ -1,0 +1,119 @@
+"""What of a network stock Lava processes cannot run exactly; plain arithmetic, no Lava import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+from typing_extensions import assert_never
+
+from stformer import fixedpoint as fx
+from stformer.deploy import Problem
+from stformer.network import (
+    BroadcastTokens,
+    Conv,
+    Dense,
+    Input,
+    Lif,
+    Network,
+    OneToOne,
+    Projection,
+    Relay,
+    SumTokens,
+    effective_weight,
+)
+
+SCHEDULE = "run stformer.passes.schedule"
+INT8_MAX = 127  # type of Lava's stride, padding, dilation and groups (proc/conv/models.py:24-28)
+CONV_LIMIT = 2**23  # Lava's convolution wraps its sums to signed 24 bits (models.py:78)
+SUM_LIMIT = 2**31 - 2**24  # Lava adds u, v and bias in int32 (proc/lif/models.py:154-185)
+
+
+def find_problems(network: Network) -> list[Problem]:
+    """Every object of the network that stock Lava cannot run exactly, and what would work."""
+    found = list(_timing(network))
+    if not found:
+        for projection in network.projections:
+            if isinstance(projection, Conv):
+                found += _convolution(network, projection)
+        found += _sums(network)
+    return found
+
+
+def worst_sum(network: Network, projection: Projection) -> int:
+    """Largest |arriving sum| that any input can cause through one projection."""
+    pre = network[projection.pre]
+    top = max(abs(pre.low), abs(pre.high)) if isinstance(pre, Input) else 1
+    w = np.abs(effective_weight(projection))
+    match projection:
+        case Dense():
+            return top * int(w.sum(axis=1).max(initial=0))
+        case Conv():
+            return top * int(w.sum(axis=(1, 2, 3)).max(initial=0))
+        case OneToOne() | BroadcastTokens():
+            return top * int(w)
+        case SumTokens():
+            return top * int(w) * prod(pre.shape[1:])
+        case _:
+            assert_never(projection)
+
+
+def _timing(network: Network) -> Iterator[Problem]:
+    recurrent = {p.name for p in network.recurrent}
+    for p in network.projections:
+        where, wait = f"projection {p.name}", network.axon_delay(p)
+        if wait < 0:
+            yield Problem(where=where, why=f"latencies are not assigned; {SCHEDULE}")
+        elif p.name in recurrent:
+            why = "recurrence; its delay lines would carry spikes from one sample into the next"
+            yield Problem(where=where, why=f"{why}; use the backend 'cpu' or 'reference'")
+        elif p.delay and not isinstance(network[p.post], Relay):
+            why = f"a delay of {p.delay} would carry spikes from one sample into the next"
+            yield Problem(where=where, why=f"{why}; {SCHEDULE}, which makes it relays")
+        elif wait and isinstance(p, Conv):
+            why = f"an axon delay of {wait}, and Lava's convolution has none"
+            yield Problem(where=where, why=f"{why}; {SCHEDULE}, which makes it relays")
+        elif wait > fx.DELAY_RANGE[1]:
+            why = f"an axon delay of {wait}; a synapse holds up to {fx.DELAY_RANGE[1]}"
+            yield Problem(where=where, why=why)
+
+
+def _convolution(network: Network, p: Conv) -> Iterator[Problem]:
+    where = f"projection {p.name}"
+    sizes = network[p.pre].shape[1:]
+    if p.groups > INT8_MAX:
+        yield Problem(where=where, why=f"{p.groups} groups; Lava keeps them in int8 (<= {INT8_MAX})")
+    for size, kernel, stride, padding, dilation in zip(
+        sizes, p.weight.shape[2:], p.stride, p.padding, p.dilation, strict=True
+    ):
+        reach = dilation * (kernel - 1) + 1
+        # Lava computes its output's size in int8 where the input's size fits (conv/utils.py:130).
+        padded = size + 2 * padding if size <= INT8_MAX else 2 * padding
+        if max(stride, reach, dilation, padded) > INT8_MAX:
+            why = (
+                f"size {size}, kernel {kernel}, stride {stride}, padding {padding}, dilation "
+                f"{dilation}: Lava computes in int8, so stride, dilation * (kernel - 1) + 1 and "
+                f"size + 2 * padding (2 * padding alone from size 128 on) must be <= {INT8_MAX}"
+            )
+            yield Problem(where=where, why=why)
+    if (worst := worst_sum(network, p)) >= CONV_LIMIT:
+        why = f"sums could reach {worst}; Lava's convolution wraps at {CONV_LIMIT}"
+        yield Problem(where=where, why=f"{why}; use smaller weights or exponents")
+
+
+def _sums(network: Network) -> Iterator[Problem]:
+    for population in network.populations:
+        # u adds up over time where it decays slowly; one wrap a step does not bound it.
+        kept = 1
+        if isinstance(population, Lif) and population.du < fx.NO_CURRENT:
+            kept = min(network.steps, fx.DECAY_ONE // (population.du + 1) + 1)
+        total = sum(worst_sum(network, p) for p in network.incoming(population.name))
+        # A sum below 2^18 comes back into 24 bits by the one wrap of every step.
+        runs_away = kept if total << fx.SHIFT > 2 * fx.STATE_MAX else 1
+        if (total << fx.SHIFT) * runs_away > SUM_LIMIT:
+            why = f"arriving sums could reach {total}, beyond Lava's int32 arithmetic"
+            yield Problem(
+                where=f"population {population.name}",
+                why=f"{why}; use smaller weights, exponents or input values",
+            )

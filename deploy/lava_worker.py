@@ -1,0 +1,288 @@
+"""The child process that runs Lava: `python -m stformer.deploy.lava_worker FOLDER PARENT PREFIX`.
+
+Reads a job from FOLDER (`stformer.deploy.lava_child` wrote it), leaves one array file for each
+record there, and says what it does as JSON lines on its standard output. What Lava prints goes
+to standard error. It ends itself, and everything it started, when a Lava process dies or the
+parent does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from math import prod
+from multiprocessing import shared_memory
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stformer.deploy.lava_clean import remove
+from stformer.network import Input, Network, Readout, from_plain
+from stformer.trace import spike_dtype
+
+WATCH_SECONDS = 0.25
+TOLD_SECONDS = 0.1  # least time between two reports of progress
+PIPE_BYTES = 2**22  # held in one channel to this process, at least a frame, at most 64
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main() -> None:
+    folder, parent, prefix = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    tell = _divert_output()
+    watch = Watch(folder, parent, prefix, tell)
+    try:
+        _prepare(prefix)
+        job = json.loads((folder / "job.json").read_text())
+        with np.load(folder / "network.npz", allow_pickle=False) as arrays:
+            network = from_plain("the network", job["network"], dict(arrays))
+        with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
+            frames = dict(arrays)
+        done = run(network, frames, job["spikes"], job["states"], folder, tell, watch)
+        assert "torch" not in sys.modules, "torch hangs in Lava processes"
+        tell({"done": done})
+    except BaseException as error:
+        traceback.print_exc()
+        watch.fail(f"{type(error).__name__}: {error}")
+    os._exit(0)  # Lava's finalisers have nothing left to do and may wait for ever
+
+
+def run(
+    network: Network,
+    frames: dict[str, npt.NDArray[np.integer]],
+    spikes: list[str],
+    states: list[tuple[str, str]],
+    folder: Path,
+    tell: Callable[[dict[str, object]], None],
+    watch: Watch,
+) -> dict[str, float]:
+    """Run all samples in one stream; returns numbers for `Trace.info`."""
+    from lava.magma.core.run_conditions import RunSteps
+    from lava.magma.core.run_configs import Loihi2SimCfg
+
+    from stformer.deploy.lava_build import MODELS, build, tap
+
+    begun = time.perf_counter()
+    samples = len(next(iter(frames.values()))) if frames else 1
+    length = samples * network.steps
+    built = build(network, frames)
+    models = {process: MODELS[type(process)] for process in built.processes}
+    pipes = []  # (port at this end, what to do with what arrives)
+    if tapped := tap(built, [(name, which) for name, which in states]):
+        process, model = tapped
+        models[process] = model
+        if states:
+            pipes.append((process.out, _store_states(network, states, length, folder)))
+    for name in spikes:
+        if name in built.populations:
+            store = _store_spikes(network, name, length, folder)
+            pipes.append((built.populations[name].s_out, store))
+    if not pipes:  # something must tell how far it is
+        pipes.append((next(iter(built.populations.values())).s_out, lambda step, values: None))
+    for port, _ in pipes:
+        frame_bytes = 4 * prod(port.shape)
+        port.flag_external_pipe(buffer_size=min(64, 1 + PIPE_BYTES // frame_bytes))
+
+    process = built.processes[-1]
+    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
+    process.create_runtime(run_cfg=config)
+    actors = process.runtime._messaging_infrastructure.actors
+    watch.start([a for a in actors])
+    started = time.perf_counter()
+    total = length + network.depth
+    tell({"step": 0, "steps": total})
+    process.run(condition=RunSteps(num_steps=total, blocking=False))
+    receivers = [(port.external_pipe_csp_recv_port.recv, store) for port, store in pipes]
+    told = started
+    for step in range(total):
+        for receive, store in receivers:
+            store(step, receive())
+        if step + 1 == total or time.perf_counter() - told > TOLD_SECONDS:
+            told = time.perf_counter()
+            tell({"step": step + 1, "steps": total})
+    process.wait()
+    ended = time.perf_counter()
+    watch.stop()
+    process.stop()
+    return {
+        "lava_start_seconds": started - begun,
+        "lava_run_seconds": ended - started,
+        "lava_processes": len(actors),
+        "peak_memory_mib": watch.peak_mib,
+    }
+
+
+Store = Callable[[int, npt.NDArray[np.integer]], None]
+
+
+def _store_spikes(network: Network, name: str, length: int, folder: Path) -> Store:
+    """Writes what a population sends to its file, in its own time."""
+    population = network[name]
+    index = [p.name for p in network.populations].index(name)
+    file = _file(folder, f"s{index}", length, prod(population.shape), spike_dtype(network, name))
+
+    def store(step: int, values: npt.NDArray[np.integer]) -> None:
+        if 0 <= step - population.latency < length:
+            file[step - population.latency] = values
+
+    return store
+
+
+def _store_states(
+    network: Network, states: list[tuple[str, str]], length: int, folder: Path
+) -> Store:
+    """Writes each state of a tap's vector to its file, in its population's time."""
+    parts = []
+    start = 0
+    order = [p.name for p in network.populations]
+    for name, which in states:
+        size = prod(network[name].shape)
+        file = _file(folder, f"{which}{order.index(name)}", length, size, np.int32)
+        parts.append((file, network[name].latency, slice(start, start + size)))
+        start += size
+
+    def store(step: int, values: npt.NDArray[np.integer]) -> None:
+        for file, latency, where in parts:
+            if 0 <= step - latency < length:
+                file[step - latency] = values[where]
+
+    return store
+
+
+def _file(folder: Path, name: str, length: int, size: int, dtype: type[np.integer]) -> Any:
+    return np.lib.format.open_memmap(
+        folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(length, size)
+    )
+
+
+class Watch:
+    """A thread that ends everything when a Lava process or the parent dies, and weighs it all."""
+
+    def __init__(
+        self, folder: Path, parent: int, prefix: str, tell: Callable[[dict[str, object]], None]
+    ) -> None:
+        self.folder, self.parent, self.prefix, self.tell = folder, parent, prefix, tell
+        self.peak_mib = 0.0
+        self._actors: list[Any] = []
+        self._ended = threading.Event()
+        threading.Thread(target=self._wait_for_parent, daemon=True).start()
+
+    def start(self, actors: list[Any]) -> None:
+        """Watch these Lava processes from now on."""
+        self._actors = actors
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def stop(self) -> None:
+        """Lava processes may end now; weigh them once more."""
+        self._weigh()
+        self._ended.set()
+
+    def fail(self, message: str) -> None:
+        """Say why, then end every process of this session, files and shared memory included."""
+        self.tell({"error": message})
+        self._end(keep_folder=True)
+
+    def _end(self, *, keep_folder: bool) -> None:
+        for actor in self._actors:
+            if actor.pid:
+                _kill(actor.pid)
+        remove(self.prefix, None if keep_folder else self.folder)
+        os.killpg(0, signal.SIGKILL)
+
+    def _wait_for_parent(self) -> None:
+        while os.getppid() == self.parent:
+            time.sleep(WATCH_SECONDS)
+        self._end(keep_folder=False)
+
+    def _watch(self) -> None:
+        weighed, wait = 0.0, 0.0
+        while not self._ended.wait(WATCH_SECONDS):
+            gone = [actor for actor in self._actors if not _alive(actor)]
+            if gone and not self._ended.wait(0.1):
+                self.fail(_last_words(gone[0]))
+            if time.perf_counter() - weighed > wait:
+                begun = time.perf_counter()
+                self._weigh()
+                weighed = time.perf_counter()
+                wait = 50 * (weighed - begun)  # at most 2 % of the time
+
+    def _weigh(self) -> None:
+        """Proportional memory of this process and all Lava processes; 0 where not told."""
+        pids = [os.getpid(), *(actor.pid for actor in self._actors)]
+        self.peak_mib = max(self.peak_mib, sum(map(_proportional_kib, pids)) / 1024)
+
+
+def _alive(actor: Any) -> bool:
+    try:
+        return bool(actor.is_alive())
+    except ValueError:  # joined and closed
+        return False
+
+
+def _last_words(actor: Any) -> str:
+    """Why a Lava process ended: its exception, or its exit code."""
+    name, code = actor._kwargs["builder"], actor.exitcode
+    where = getattr(getattr(name, "proc_model", None), "__name__", type(name).__name__)
+    if caught := actor.exception:
+        error, trace = caught
+        print(trace, file=sys.stderr, flush=True)
+        return f"a Lava process ({where}) raised {type(error).__name__}: {error}"
+    how = f"signal {-code}" if code and code < 0 else f"exit code {code}"
+    return f"a Lava process ({where}) ended early, by {how}"
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _proportional_kib(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return next((int(row.split()[1]) for row in text.splitlines() if row.startswith("Pss:")), 0)
+
+
+def _divert_output() -> Callable[[dict[str, object]], None]:
+    """Keep standard output for messages; whatever is printed goes to standard error."""
+    pipe = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def tell(message: dict[str, object]) -> None:
+        with lock:
+            try:
+                pipe.write(json.dumps(message) + "\n")
+            except BrokenPipeError:  # the parent is gone; the watch will notice
+                pass
+
+    return tell
+
+
+def _prepare(prefix: str) -> None:
+    """Room for many channels, names by which shared memory is found, children that die with us."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    sys.setrecursionlimit(100_000)  # lava.magma.compiler.compiler_graphs.find_processes
+    shared_memory._SHM_NAME_PREFIX = prefix  # type: ignore[attr-defined]
+    shared_memory._SHM_SAFE_NAME_LENGTH = len(prefix) + 12  # type: ignore[attr-defined]
+    if sys.platform == "linux":
+        prctl = ctypes.CDLL(None).prctl
+        os.register_at_fork(after_in_child=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
+
+
+if __name__ == "__main__":
+    main()

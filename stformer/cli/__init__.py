@@ -1,0 +1,163 @@
+"""The command line: a table of commands, and what all of them share.
+
+A command is a module of this package with `add_arguments(parser)` and `run(args) -> int`; it is
+imported when it is called, and imports what is heavy inside its functions, so that `--help` is
+quick. Exit codes: 0 done and positive, 1 done and negative, 2 the user's mistake, 3 something
+is not installed; 70 a bug, 130 interrupted, 141 nobody reads our output.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+from stformer.errors import StformerError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+class Command(NamedTuple):
+    """A command's place in the help.
+
+    Attributes:
+        summary: one line.
+        example: one call, shown by `stformer COMMAND --help`.
+        module: has `add_arguments` and `run`; `stformer.cli.NAME` by default.
+    """
+
+    summary: str
+    example: str
+    module: str = ""
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "the main job on real data: train on digits, compile, run on Lava, prove every spike",
+        "stformer demo -o demo",
+    ),
+    "train": Command(
+        "train a recipe's network into a run folder",
+        "stformer train digits --set train.epochs=20 -o runs/digits",
+    ),
+    "eval": Command(
+        "accuracy and confusion matrix of a run (float) or model (integer)",
+        "stformer eval runs/digits",
+    ),
+    "compile": Command(
+        "fold, quantise, fine-tune and lower a run to an integer model",
+        "stformer compile runs/digits -o digits.stf",
+    ),
+    "info": Command(
+        "what is in a model: populations, projections, ranges, digest",
+        "stformer info model.stf",
+    ),
+    "run": Command(
+        "run a model on a backend: accuracy, firing rates, speed; saves the trace",
+        "stformer run --backend cpu --samples 16 -o cpu.trace",
+    ),
+    "verify": Command(
+        "prove that backends give the same spikes, or show where they do not",
+        "stformer verify --backend cpu,lava-sim --state",
+    ),
+    "targets": Command(
+        "the backends: which run here, and for the others why not",
+        "stformer targets",
+    ),
+    "datasets": Command(
+        "the data sets: which can be loaded here, and for the others what is missing",
+        "stformer datasets",
+    ),
+    "recipes": Command("what can be trained by name", "stformer recipes"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+        The exit code; `argparse`'s SystemExit does not get out.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    verbose = False
+    try:
+        try:
+            args = _parse(words)
+            if args is None:
+                return _flushed(0)
+            verbose = bool(args.verbose)
+            return _flushed(int(import_module(_module(args.command)).run(args)))
+        except BrokenPipeError:
+            raise
+        except OSError as e:  # a device that fails under our hands; files have better messages
+            return _fail(f"{e.filename or 'input or output'}: {e.strerror or e}", 2, verbose)
+    except StformerError as e:
+        return _fail(str(e), e.exit_code, verbose)
+    except SystemExit as e:
+        return e.code if isinstance(e.code, int) else 0
+    except MemoryError:
+        return _fail("out of memory; fewer --samples need less", 2, verbose)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130, False)
+    except BrokenPipeError:
+        # Python flushes standard output once more at its end; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as e:
+        # Not 1: a bug must not read as "the spikes differ".
+        return _fail(f"this is a bug of stformer: {type(e).__name__}: {e}", 70, True)
+
+
+def _parse(words: list[str]) -> argparse.Namespace | None:
+    """The command's arguments, its name in `command`; None where help was all that was wanted."""
+    from stformer.cli.parser import UsageError, overview, parser_of, suggestion
+
+    if not words:
+        raise UsageError(f"no command; allowed: {', '.join(COMMANDS)}. See `stformer --help`.")
+    first, rest = words[0], words[1:]
+    if first in ("-h", "--help"):
+        print(overview(COMMANDS))
+        return None
+    if first == "--version":
+        from stformer import __version__
+
+        print(f"stformer {__version__}")
+        return None
+    if first not in COMMANDS:
+        known = ["--help", "--version"] if first.startswith("-") else list(COMMANDS)
+        what = "flag" if first.startswith("-") else "command"
+        raise UsageError(
+            f"{what} '{first}' is not known; allowed: {', '.join(known)}."
+            + suggestion(first, known)
+        )
+    args: argparse.Namespace = parser_of(first, COMMANDS[first], _module(first)).parse_args(rest)
+    args.command = first
+    return args
+
+
+def _module(name: str) -> str:
+    return COMMANDS[name].module or f"stformer.cli.{name}"
+
+
+def _flushed(code: int) -> int:
+    """A full disk or closed pipe behind standard output shows here, not after the exit code."""
+    sys.stdout.flush()
+    return code
+
+
+def _fail(message: str, code: int, verbose: bool) -> int:
+    from stformer.cli.common import printable
+
+    if verbose:
+        import traceback
+
+        traceback.print_exc()
+    label = "" if code == 130 else "error: "
+    print(f"stformer: {label}{printable(message)}", file=sys.stderr)
+    return code

@@ -1,0 +1,192 @@
+"""`stformer info`: what is in a model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stformer.cli.common import add_model, emit
+
+if TYPE_CHECKING:
+    from stformer.network import Network, Population, Projection
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from stformer.storage import load_document
+
+    document = load_document(args.model)
+    plain = describe(document.network) | {"provenance": dict(document.provenance)}
+    emit(args, plain, _text(plain))
+    return 0
+
+
+def describe(network: Network) -> dict[str, Any]:
+    """Everything that `stformer info` tells, as plain data."""
+    populations = [_population(p) for p in network.populations]
+    projections = [_projection(network, p) for p in network.projections]
+    total = {
+        "populations": len(populations),
+        "projections": len(projections),
+        "neurons": sum(p["neurons"] for p in populations if p["kind"] != "Input"),
+        "parameters": sum(p["parameters"] for p in (*populations, *projections)),
+        "synapses": sum(p["synapses"] for p in projections),
+    }
+    return {
+        "name": network.name,
+        "digest": network.digest(),
+        "steps": network.steps,
+        "latency": network.depth,
+        "total": total,
+        "populations": populations,
+        "projections": projections,
+    }
+
+
+def _population(p: Population) -> dict[str, Any]:
+    from stformer.network import Input, Lif, Readout, fan_in_shape
+
+    plain: dict[str, Any] = {
+        "name": p.name,
+        "kind": type(p).__name__,
+        "shape": list(p.shape),
+        "neurons": fan_in_shape(p),
+        "latency": p.latency,
+        "parameters": 0,
+    }
+    if isinstance(p, Input):
+        plain |= {"low": p.low, "high": p.high}
+    if isinstance(p, Lif):
+        plain |= {"vth": p.vth, "du": p.du, "dv": p.dv}
+    if isinstance(p, (Lif, Readout)):
+        bias = p.bias_mant
+        plain |= {
+            "bias_mant": [int(bias.min()), int(bias.max())],
+            "bias_exp": p.bias_exp,
+            "parameters": bias.size if bias.any() else 0,
+        }
+    return plain
+
+
+def _projection(network: Network, p: Projection) -> dict[str, Any]:
+    import numpy as np
+
+    weight = np.asarray(p.weight)
+    return {
+        "name": p.name,
+        "kind": type(p).__name__,
+        "pre": p.pre,
+        "post": p.post,
+        "weight_shape": list(weight.shape),
+        "weight": [int(weight.min()), int(weight.max())],
+        "weight_exp": p.weight_exp,
+        "delay": p.delay,
+        "axon_delay": network.axon_delay(p),
+        "parameters": weight.size if weight.ndim else 0,  # gates' constants are not learnt
+        "synapses": synapses(network, p),
+    }
+
+
+def synapses(network: Network, p: Projection) -> int:
+    """Connections of a projection; a convolution's padding connects nothing."""
+    from typing_extensions import assert_never
+
+    from stformer.network import (
+        BroadcastTokens,
+        Conv,
+        Dense,
+        OneToOne,
+        SumTokens,
+        conv_output,
+        fan_in_shape,
+    )
+
+    pre, post = network[p.pre], network[p.post]
+    match p:
+        case Dense():
+            count = p.weight.size
+        case OneToOne() | BroadcastTokens():
+            count = fan_in_shape(post)
+        case SumTokens():
+            count = fan_in_shape(pre)
+        case Conv():
+            out = conv_output(p, pre.shape[1], pre.shape[2])
+            taps = [_taps(p, axis, pre.shape[1 + axis], out[axis]) for axis in (0, 1)]
+            count = p.weight.shape[0] * p.weight.shape[1] * taps[0] * taps[1]
+        case _:
+            assert_never(p)
+    return int(count)
+
+
+def _taps(p: Any, axis: int, size: int, out: int) -> int:
+    """Pairs (place of the output, kernel element) along one axis that meet a source neuron."""
+    return sum(
+        0 <= o * p.stride[axis] - p.padding[axis] + k * p.dilation[axis] < size
+        for o in range(out)
+        for k in range(p.weight.shape[2 + axis])
+    )
+
+
+def _text(plain: Mapping[str, Any]) -> str:
+    from stformer.report import table
+
+    total = plain["total"]
+    populations = [
+        [
+            *(p["name"], p["kind"], tuple(p["shape"]), p["latency"], p.get("vth"), p.get("dv")),
+            _bias(p),
+        ]
+        for p in plain["populations"]
+    ]
+    projections = [
+        [
+            *(p["name"], p["kind"], p["pre"], p["post"]),
+            tuple(p["weight_shape"]) or "1",
+            _range(*p["weight"]),
+            *(p["weight_exp"], p["delay"], p["axon_delay"], p["synapses"]),
+        ]
+        for p in plain["projections"]
+    ]
+    heads = (
+        ["population", "kind", "shape", "latency", "vth", "dv", "bias"],
+        [
+            "projection",
+            "kind",
+            "from",
+            "to",
+            "weight",
+            "range",
+            "exp",
+            "delay",
+            "axon",
+            "synapses",
+        ],
+    )
+    lines = [
+        f"network {plain['name']}: {plain['steps']} steps, pipeline {plain['latency']} deep, "
+        f"{total['neurons']:,} neurons, {total['parameters']:,} parameters, "
+        f"{total['synapses']:,} synapses",
+        f"digest {plain['digest']}",
+        *(f"{key}: {value}"[:200] for key, value in plain["provenance"].items()),
+        "",
+        table(heads[0], populations),
+        "",
+        table(heads[1], projections),
+    ]
+    return "\n".join(lines)
+
+
+def _bias(p: Mapping[str, Any]) -> str:
+    if p["kind"] == "Input":
+        return f"values {_range(p['low'], p['high'])}"
+    if not any(p.get("bias_mant", ())):
+        return ""
+    return f"{_range(*p['bias_mant'])} << {p['bias_exp']}"
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}...{high}"

@@ -1,0 +1,141 @@
+"""The main job in one go: train on digits, compile, run on Lava, prove every spike equal."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from stformer import compile as compiling
+from stformer import data, deploy, recipe, storage, train
+from stformer.errors import Unavailable
+from stformer.files import atomic_path, make_folder, write_text
+from stformer.page import Subject, proof_page
+from stformer.report import Report
+from stformer.trace import Probe
+from stformer.verify import compare, first_samples
+
+BACKENDS = ("cpu", "torch", "lava-sim")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What the demo made.
+
+    Attributes:
+        compiled: network and accuracies.
+        reports: one per backend.
+        files: what lies where.
+        seconds: label -> how long a part took, as its backend says.
+        lava: the Lava run's own figures (processes, peak memory).
+    """
+
+    compiled: compiling.Compiled
+    reports: list[Report]
+    files: dict[str, Path]
+    info: dict[str, dict[str, float | str]]
+
+    @property
+    def proven(self) -> bool:
+        return all(r.proven for r in self.reports)
+
+
+def demo(
+    out: Path,
+    *,
+    lava_samples: int = 64,
+    overrides: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str, dict[str, float]], None] = lambda _name, _row: None,
+) -> Result:
+    """Train, compile, run and prove into a folder; goes on where an earlier try stopped.
+
+    Args:
+        out: folder; training resumes from `out/run`.
+        lava_samples: digits that go through Lava; the other backends run all 360.
+        overrides: of the recipe, `key=value`.
+        say: gets a line when something begins or is done.
+        progress: gets (part, metrics) after every epoch.
+
+    Raises:
+        Unavailable: a backend is missing; nothing has been trained then.
+    """
+    for name in BACKENDS:
+        if reason := deploy.load(name).missing():
+            why, _, do = reason.partition("; ")
+            raise Unavailable(f"backend '{name}'", why, do)
+    chosen = recipe.load("digits", overrides)
+    make_folder(out)
+    files = {
+        "run": out / "run",
+        "model": out / "digits.stf",
+        "samples": out / "digits-samples.npz",
+        "trace": out / "reference.trace",
+        "report": out / "report.html",
+    }
+    say(f"training '{chosen.name}' for {chosen.train.epochs} epochs on 1,437 digits")
+    run = train.train(
+        chosen, files["run"], resume=True, report=lambda row: progress("training", row)
+    )
+    say("compiling to integers")
+    compiled = compiling.compile_run(run, report=lambda row: progress("fine-tuning", row))
+    network = compiled.network
+    storage.save(files["model"], network, provenance=compiled.provenance(chosen))
+    inputs, labels = data.load_inputs(chosen.data, network)
+    with atomic_path(files["samples"]) as temporary, temporary.open("wb") as f:
+        np.savez_compressed(f, inputs=inputs, labels=labels)
+
+    probe = Probe(states=True)
+    say(f"running the reference on {len(inputs)} test digits")
+    reference = deploy.run("reference", network, inputs, probe=probe)
+    reference.save(files["trace"])
+    reports, info = [], {}
+    for name in BACKENDS:
+        count = lava_samples if name == "lava-sim" else len(inputs)
+        say(f"running {name} on {min(count, len(inputs))} test digits")
+        trace = deploy.run(name, network, inputs[:count], probe=probe)
+        expected = first_samples(reference, {"input": inputs[:count].astype(np.int32)})
+        reports.append(compare(expected, trace, network, states=True))
+        info[name] = dict(trace.info)
+    result = Result(compiled=compiled, reports=reports, files=files, info=info)
+    subject = Subject(
+        network=network,
+        trace=reference,
+        labels=labels,
+        facts=_facts(result),
+        command="stformer verify MODEL.stf --backend cpu,torch,lava-sim --state",
+    )
+    write_text(files["report"], proof_page(subject, reports))
+    return result
+
+
+def _facts(result: Result) -> dict[str, str]:
+    c = result.compiled
+    lava = result.info["lava-sim"]
+    facts = {
+        "float accuracy": f"{100 * c.float_accuracy:.2f} %",
+        "integer accuracy": f"{100 * c.integer_accuracy:.2f} %",
+        "populations, projections": f"{len(c.network.populations)}, {len(c.network.projections)}",
+        "pipeline depth": f"{c.network.depth} steps",
+        "Lava run": ", ".join(f"{k.replace('_', ' ')} {_round(v)}" for k, v in lava.items()),
+    }
+    return facts | {name: text for name, text in versions().items()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what takes part, of those that are installed."""
+    out = {"Python": platform.python_version()}
+    for name in ("stformer", "numpy", "torch", "lava-nc"):
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return out
+
+
+def _round(value: float | str) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

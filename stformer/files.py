@@ -1,0 +1,71 @@
+"""Writing files whole or not at all: a temporary file beside the target, then one rename."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from stformer.errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a path to write to; the target appears, whole, when the block ends well.
+
+    Args:
+        path: the target; a link is followed, an existing file is replaced.
+
+    Whatever ends the block (an error, a full disk, Ctrl-C) removes the temporary file and
+    leaves the old target as it was.
+
+    Raises:
+        InputError: the folder is missing or read-only, the target is a folder or device, the
+            disk is full; any OSError of the block becomes one.
+    """
+    where = str(path)
+    target = _target(where)
+    # Same folder, so that the rename stays within one file system and is atomic.
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:
+        # "x" creates with the user's umask; tempfile would leave the result unreadable to others.
+        temporary.open("xb").close()
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as e:
+        reason = e.strerror or str(e)
+        raise InputError(
+            where, f"cannot be written ({reason})", "a writable folder with room for it"
+        ) from e
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file whole or not at all; errors as in `atomic_path`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text, line ends as given, whole or not at all; errors as in `atomic_path`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def _target(where: str) -> Path:
+    if not where or "\0" in where:
+        raise InputError("output path", repr(where), "the path of a file")
+    target = Path(os.path.realpath(where))
+    if target.is_dir() or where.endswith(os.sep):
+        raise InputError(where, "a folder", "the path of a file")
+    # Renaming onto /dev/null would replace the device for the whole machine.
+    if target.exists() and not target.is_file():
+        raise InputError(where, "a device or pipe", "the path of a regular file")
+    if not target.parent.is_dir():
+        raise InputError(where, f"no folder '{target.parent}'", "a path in an existing folder")
+    return target

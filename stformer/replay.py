@@ -1,0 +1,175 @@
+"""One population alone, with the spikes that a trace recorded for its sources.
+
+Replay separates a population that is wrong from one that was fed wrong spikes: what it sends on
+the replay is what the definition would have sent given those very inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from stformer import fixedpoint as fx
+from stformer.errors import InputError
+from stformer.interpret import Int64, synapse
+from stformer.network import Input, IntArray, Lif, Network, Population, Readout, Relay, bias_of
+from stformer.trace import Trace
+
+# A neuron that breaks one rule of the definition, to see whether that explains a trace.
+Fault: TypeAlias = Literal["threshold tie", "wrap", "clip", "decay rounding", "reset"]
+FAULTS: tuple[Fault, ...] = ("threshold tie", "wrap", "clip", "decay rounding", "reset")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Replayed:
+    """What a population does with given inputs; every array is int64 [S, T, *shape].
+
+    Attributes:
+        arriving: sum of weight * spike over all its projections.
+        spikes: what it sends; a readout sends v.
+        u, v: after the step and its reset; None where the kind has none.
+        membrane: v before threshold and reset; None where the kind has none.
+    """
+
+    arriving: Int64
+    spikes: Int64
+    u: Int64 | None = None
+    v: Int64 | None = None
+    membrane: Int64 | None = None
+
+
+def replay(network: Network, name: str, trace: Trace) -> Replayed:
+    """Run one population with its sources' spikes taken from a trace.
+
+    Args:
+        network: what the trace should be a trace of.
+        name: a Lif, Relay or Readout.
+        trace: must hold the population's sources; relays that it lacks are worked out.
+
+    Raises:
+        InputError: the population is an input, or a source is not in the trace.
+    """
+    population = network[name]
+    if isinstance(population, Input):
+        raise InputError(f"population {name}", "an input", "a Lif, Relay or Readout")
+    lacking = [p.pre for p in network.incoming(name) if sent(network, trace, p.pre) is None]
+    if lacking:
+        raise InputError(
+            f"replay of {name}",
+            f"no record of {', '.join(lacking)} in the trace of {trace.backend}",
+            "a trace of all its sources",
+        )
+    everything = np.arange(trace.samples)
+    parts = arriving_parts(network, name, trace, everything)
+    assert parts is not None
+    shape = (trace.samples, trace.steps, *population.shape)
+    return integrate(population, total(parts, delays(network, name), shape))
+
+
+def sent(network: Network, trace: Trace, name: str) -> IntArray | None:
+    """What a population sent, [S, T, *shape]; None when the trace does not tell.
+
+    A backend that has no relays (they compute nothing) leaves them out of its trace; they are
+    worked out from what feeds them.
+    """
+    if name in trace.spikes:
+        return trace.spikes[name]
+    if isinstance(network[name], Relay):
+        (feed,) = network.incoming(name)
+        source = sent(network, trace, feed.pre)
+        return None if source is None else delayed(source >= 1, feed.delay)
+    return None
+
+
+def delayed(x: npt.NDArray[Any], steps: int) -> npt.NDArray[Any]:
+    """x[:, t - steps] at t, and 0 before; nothing crosses from one sample to the next."""
+    if not steps:
+        return x
+    out = np.zeros_like(x)
+    out[:, steps:] = x[:, : max(x.shape[1] - steps, 0)]
+    return out
+
+
+def arriving_parts(
+    network: Network, name: str, trace: Trace, samples: npt.NDArray[np.intp]
+) -> dict[str, Int64] | None:
+    """Projection -> what it adds before its delay, [len(samples), T, *shape].
+
+    The delay is left to `total`, so that other delays can be tried without other products.
+    None when the trace lacks a source.
+    """
+    post = network[name].shape
+    parts: dict[str, Int64] = {}
+    for projection in network.incoming(name):
+        source = sent(network, trace, projection.pre)
+        if source is None:
+            return None
+        spikes = source[samples].astype(np.int64)
+        frames = [synapse(projection, spikes[:, t], post) for t in range(spikes.shape[1])]
+        parts[projection.name] = np.stack(frames, axis=1)
+    return parts
+
+
+def delays(network: Network, name: str) -> dict[str, int]:
+    """Projection -> delay, for all that lead to a population."""
+    return {p.name: p.delay for p in network.incoming(name)}
+
+
+def total(parts: Mapping[str, Int64], delay_of: Mapping[str, int], shape: Sequence[int]) -> Int64:
+    """Arriving sums: the parts whose projection has a delay here, delayed and added."""
+    a = np.zeros(tuple(shape), np.int64)
+    for name, delay in delay_of.items():
+        a += delayed(parts[name], delay)
+    return a
+
+
+def integrate(population: Population, a_ST: Int64, fault: Fault | None = None) -> Replayed:
+    """Give a population its arriving sums and see what it does, each sample from rest.
+
+    Args:
+        population: not an Input.
+        a_ST: [S, T, *shape].
+        fault: break this rule of the definition: fire on >=, do not wrap, do not clip, round
+            the membrane's decay toward minus infinity, carry u and v into the next sample.
+    """
+    if isinstance(population, Relay):
+        return Replayed(arriving=a_ST, spikes=(a_ST >= 2).astype(np.int64))
+    assert isinstance(population, (Lif, Readout))
+    a = a_ST.reshape(1, -1, *a_ST.shape[2:]) if fault == "reset" else a_ST
+    u = np.zeros((len(a), *a.shape[2:]), np.int64)
+    v = u
+    rows: list[tuple[Int64, Int64, Int64, Int64]] = []
+    for t in range(a.shape[1]):
+        u, membrane = _subthreshold(population, u, v, a[:, t], fault)
+        spikes, v = membrane, membrane
+        if isinstance(population, Lif):
+            tie = (membrane == population.vth << fx.SHIFT) if fault == "threshold tie" else False
+            fired = fx.fire(membrane, population.vth)[0] | tie
+            spikes, v = fired.astype(np.int64), membrane * ~fired
+        rows.append((spikes, u, v, membrane))
+    s_, u_, v_, m_ = (np.stack(x, axis=1).reshape(a_ST.shape) for x in zip(*rows, strict=True))
+    return Replayed(
+        arriving=a_ST, spikes=s_, u=u_ if isinstance(population, Lif) else None, v=v_, membrane=m_
+    )
+
+
+def _subthreshold(
+    p: Lif | Readout, u: Int64, v: Int64, a: Int64, fault: Fault | None
+) -> tuple[Int64, Int64]:
+    """(u, v before threshold) after one step, by the definition or with one of its rules off."""
+    du, dv = (p.du, p.dv) if isinstance(p, Lif) else (fx.NO_CURRENT, 0)
+    bias = bias_of(p)
+    if fault == "wrap":
+        u_next = fx.current(u, a * 0, du) + (a << fx.SHIFT)
+    else:
+        u_next = fx.current(u, a, du)
+    if fault == "clip":
+        return u_next, fx.decay(v, dv) + u_next + bias
+    if fault == "decay rounding":
+        rounded_up = fx.decay(v, dv) * fx.DECAY_ONE > v * (fx.DECAY_ONE - dv)
+        return u_next, fx.membrane(v, u_next - rounded_up, dv, bias)
+    return u_next, fx.membrane(v, u_next, dv, bias)

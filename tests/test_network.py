@@ -1,0 +1,437 @@
+"""The network: every rule of legality, plain data and back, and what the digest covers."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from stformer import testing
+from stformer.errors import InputError
+from stformer.network import (
+    MAX_NEURONS,
+    MAX_STEPS,
+    BroadcastTokens,
+    Conv,
+    Dense,
+    Input,
+    Lif,
+    Network,
+    OneToOne,
+    Readout,
+    Relay,
+    SumTokens,
+    bias_of,
+    conv_output,
+    effective_weight,
+    from_plain,
+    no_bias,
+    to_plain,
+)
+from stformer.passes import replace_network
+
+W = np.ones((2, 4), np.int8)
+K = np.ones((2, 1, 2, 2), np.int8)
+
+
+def base(**changes: dict[str, Any]) -> Network:
+    """One object of each kind, legal; `changes` maps an object to values of its fields."""
+    shape, token = (1, 2, 2), (1, 1, 1)
+    items: list[Any] = [
+        Input(name="in", shape=shape),
+        Relay(name="relay", shape=shape),
+        Lif(name="lif", shape=shape, vth=3, dv=2048, bias_mant=no_bias(shape)),
+        Lif(name="token", shape=token, vth=3, dv=2048, bias_mant=no_bias(token)),
+        Lif(name="wide", shape=shape, vth=3, dv=2048, bias_mant=no_bias(shape)),
+        Lif(name="conv", shape=(2, 1, 1), vth=3, dv=2048, bias_mant=no_bias(shape)),
+        Readout(name="out", shape=(2,), bias_mant=no_bias((2,))),
+        OneToOne(name="feed", pre="in", post="relay", weight=2),
+        OneToOne(name="one", pre="relay", post="lif", weight=4),
+        SumTokens(name="sum", pre="lif", post="token", weight=1),
+        BroadcastTokens(name="broadcast", pre="token", post="wide", weight=2),
+        Conv(name="kernel", pre="wide", post="conv", weight=K),
+        Dense(name="dense", pre="wide", post="out", weight=W),
+    ]
+    assert set(changes) <= {i.name for i in items}
+    items = [replace(i, **changes.get(i.name, {})) for i in items]
+    return Network(name="n", steps=4, populations=tuple(items[:7]), projections=tuple(items[7:]))
+
+
+def test_base_is_legal() -> None:
+    assert len(base().populations) == 7
+
+
+BAD: list[tuple[str, str, Any, str]] = [
+    # object, field, wrong value, what the message says
+    ("in", "shape", (), "shape"),
+    ("in", "shape", (1, 1, 2, 2), "shape"),
+    ("in", "shape", (1, 2, 0), "shape = 0"),
+    ("in", "shape", (1, 2, -2), "shape = -2"),
+    ("in", "shape", (1, 2, 2.0), "shape = 2.0"),
+    ("in", "shape", (1, 2, True), "shape = True"),
+    ("in", "shape", 4, "shape = 4"),
+    ("in", "shape", (MAX_NEURONS, 2, 1), "neurons"),
+    ("in", "latency", -1, "latency = -1"),
+    ("in", "latency", MAX_STEPS + 1, "latency"),
+    ("in", "low", -(2**23) - 1, "low"),
+    ("in", "high", 2**23, "high"),
+    ("in", "high", -1, "high = -1"),
+    ("in", "low", 2, "high = 1"),
+    ("in", "low", 0.0, "low"),
+    ("lif", "vth", 0, "vth = 0"),
+    ("lif", "vth", 131072, "vth = 131072"),
+    ("lif", "vth", 3.0, "vth = 3.0"),
+    ("lif", "vth", float("nan"), "vth = nan"),
+    ("lif", "vth", None, "vth = None"),
+    ("lif", "du", -1, "du = -1"),
+    ("lif", "du", 4096, "du = 4096"),
+    ("lif", "dv", -1, "dv = -1"),
+    ("lif", "dv", 4096, "dv = 4096"),
+    ("lif", "bias_exp", -1, "bias_exp = -1"),
+    ("lif", "bias_exp", 8, "bias_exp = 8"),
+    ("lif", "bias_mant", np.full((1, 1, 1), 4096), r"bias_mant\[0, 0, 0\] = 4096"),
+    ("lif", "bias_mant", np.full((1, 1, 1), -4097), "= -4097"),
+    ("lif", "bias_mant", np.zeros((1, 1, 1)), "type float64"),
+    ("lif", "bias_mant", np.zeros((1, 1, 1), bool), "type bool"),
+    ("lif", "bias_mant", 0, "type int"),
+    ("lif", "bias_mant", [[[0]]], "type list"),
+    ("lif", "bias_mant", np.zeros((2, 2), int), "bias_mant of shape"),
+    ("lif", "bias_mant", np.zeros((1, 2, 3), int), "bias_mant of shape"),
+    ("lif", "bias_mant", np.zeros((1, 1, 2, 2), int), "bias_mant of shape"),
+    ("out", "bias_mant", np.array([0, 5000]), r"bias_mant\[1\] = 5000"),
+    ("out", "bias_exp", 9, "bias_exp"),
+    ("one", "weight", 128, "weight = 128"),
+    ("one", "weight", -129, "weight = -129"),
+    ("one", "weight", 2.0, "weight = 2.0"),
+    ("one", "weight", np.ones((2, 2), int), "weight"),
+    ("one", "weight_exp", 8, "weight_exp = 8"),
+    ("one", "weight_exp", -1, "weight_exp = -1"),
+    ("one", "delay", 63, "delay = 63"),
+    ("one", "delay", -1, "delay = -1"),
+    ("one", "pre", "nobody", "'nobody'"),
+    ("one", "post", "nobody", "'nobody'"),
+    ("one", "post", "in", "an input"),
+    ("one", "pre", "token", "equal shapes"),
+    ("sum", "post", "wide", r"\(C, 1, 1\)"),
+    ("sum", "weight", 200, "weight = 200"),
+    ("broadcast", "pre", "lif", r"\(C, 1, 1\)"),
+    ("broadcast", "weight", -200, "weight = -200"),
+    ("dense", "weight", W.astype(float), "type float64"),
+    ("dense", "weight", W * np.int16(128), r"weight\[0, 0\] = 128"),
+    ("dense", "weight", W * np.int16(-129), "= -129"),
+    ("dense", "weight", W.T.copy(), r"\(2, 4\)"),
+    ("dense", "weight", W.ravel(), r"\(2, 4\)"),
+    ("dense", "weight", 1, "type int"),
+    ("dense", "pre", "out", "a readout"),
+    ("dense", "weight_exp", 8, "weight_exp"),
+    ("kernel", "weight", K[0], "four axes"),
+    ("kernel", "weight", K[:, :0], "four axes"),
+    ("kernel", "weight", K.astype(np.float32), "type float32"),
+    ("kernel", "weight", K[:, :, :1], "target of shape"),
+    ("kernel", "weight", np.ones((2, 2, 2, 2), int), "channels in"),
+    ("kernel", "weight", K[:1], "target of shape"),
+    ("kernel", "stride", (0, 1), "stride = 0"),
+    ("kernel", "stride", (1,), "stride"),
+    ("kernel", "stride", 1, "stride"),
+    ("kernel", "padding", (-1, 0), "padding = -1"),
+    ("kernel", "padding", (1, 0), "target of shape"),
+    ("kernel", "dilation", (0, 1), "dilation = 0"),
+    ("kernel", "dilation", (2, 2), "target of shape"),
+    ("kernel", "groups", 0, "groups = 0"),
+    ("kernel", "groups", 2, "channels in"),
+    ("kernel", "groups", 1.0, "groups"),
+    ("kernel", "delay", 63, "delay"),
+    ("kernel", "pre", "token", "target of shape"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "found"), BAD, ids=[f"{b[0]}.{b[1]}-{i}" for i, b in enumerate(BAD)]
+)
+def test_wrong_value_is_refused_and_named(name: str, field: str, value: Any, found: str) -> None:
+    with pytest.raises(InputError, match=found) as e:
+        base(**{name: {field: value}})
+    assert e.value.where in (f"population {name}", f"projection {name}")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "a b", "ä", "x" * 201, ".", "..", "a\n", 3, None, "a\0"]
+)
+@pytest.mark.parametrize("what", ["in", "dense", "network"])
+def test_bad_names(what: str, name: Any) -> None:
+    with pytest.raises(InputError, match="name"):
+        if what == "network":
+            Network(name=name, steps=1, populations=(), projections=())
+        elif what == "in":
+            Network(name="n", steps=1, populations=(Input(name=name, shape=(1,)),), projections=())
+        else:
+            base(dense={"name": name})
+
+
+@pytest.mark.parametrize("steps", [0, -1, MAX_STEPS + 1, 1.0, True, None, "4"])
+def test_bad_steps(steps: Any) -> None:
+    with pytest.raises(InputError, match="network n: steps"):
+        Network(name="n", steps=steps, populations=(), projections=())
+
+
+@pytest.mark.parametrize("legal", ["a", "A-Z_0.9+@>#:", "in@0+1", "x" * 200, "a.."])
+def test_good_names(legal: str) -> None:
+    assert base(dense={"name": legal})
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        *(("lif", "vth", v) for v in (1, 131071)),
+        *(("lif", r, v) for r in ("du", "dv") for v in (0, 4095)),
+        *(("lif", "bias_exp", v) for v in (0, 7)),
+        *(("lif", "bias_mant", np.full((1, 2, 2), v)) for v in (-4096, 4095)),
+        *(("one", "weight", v) for v in (-128, 127, 0)),
+        *(("one", "delay", v) for v in (0, 62)),
+        *(("one", "weight_exp", v) for v in (0, 7)),
+        ("dense", "weight", W * np.int16(-128)),
+        ("in", "high", 2**23 - 1),
+        ("in", "low", -(2**23)),
+    ],
+)
+def test_ends_of_ranges_are_legal(name: str, field: str, value: Any) -> None:
+    assert base(**{name: {field: value}})
+
+
+def test_names_are_unique() -> None:
+    with pytest.raises(InputError, match="population lif: the name twice"):
+        base(wide={"name": "lif"})
+    with pytest.raises(InputError, match="projection sum: the name twice"):
+        base(one={"name": "sum"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"weight": 3}, {"weight_exp": 1}, {"delay": 2}, {"post": "lif"}],
+)
+def test_relays_are_fed_by_one_weight_of_two(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="population relay"):
+        base(feed=change)
+    assert base(feed={"delay": 1})
+
+
+def test_relays_are_fed_once() -> None:
+    network = base()
+    more = OneToOne(name="more", pre="in", post="relay", weight=2)
+    with pytest.raises(InputError, match="population relay: 2 incoming"):
+        replace_network(network, projections=(*network.projections, more))
+
+
+def test_recurrence_needs_a_delay() -> None:
+    network = base()
+    back = OneToOne(name="back", pre="wide", post="lif", weight=2)
+    with pytest.raises(InputError, match="projection back: delay 0"):
+        replace_network(network, projections=(*network.projections, back))
+    back = replace(back, delay=1)
+    loop = OneToOne(name="loop", pre="lif", post="lif", weight=2, delay=1)
+    found = replace_network(network, projections=(*network.projections, back, loop)).recurrent
+    assert [p.name for p in found] == ["loop", "back"]
+    assert not network.recurrent
+
+
+def test_kinds_are_closed() -> None:
+    with pytest.raises(InputError, match="Input, Lif, Relay, Readout"):
+        Network(name="n", steps=1, populations=(W,), projections=())  # type: ignore[arg-type]
+    network = base()
+    with pytest.raises(InputError):
+        replace_network(network, projections=network.populations)  # type: ignore[arg-type]
+
+
+def test_arrays_are_copied_narrowed_and_frozen() -> None:
+    weight = W.astype(np.int64)
+    network = base(dense={"weight": weight})
+    weight[0, 0] = 99
+    dense = network.incoming("out")[0]
+    assert isinstance(dense, Dense)
+    assert (dense.weight.dtype, dense.weight[0, 0]) == (np.int8, 1)
+    with pytest.raises(ValueError, match="read-only"):
+        dense.weight[0, 0] = 5
+    with pytest.raises(AttributeError):
+        network.name = "m"  # type: ignore[misc]
+
+
+def test_look_up() -> None:
+    network = base()
+    assert network["lif"].name == "lif"
+    assert "lif" in network
+    assert "nobody" not in network
+    with pytest.raises(InputError, match="no population 'nobody'"):
+        network["nobody"]
+    assert [p.name for p in network.inputs] == ["in"]
+    assert [p.name for p in network.readouts] == ["out"]
+    assert [p.post for p in network.projections] == [
+        *("relay", "lif", "token", "wide", "conv", "out")
+    ]
+
+
+def test_effective_numbers() -> None:
+    assert (
+        effective_weight(OneToOne(name="o", pre="a", post="b", weight=-128, weight_exp=7))
+        == -16384
+    )
+    lif = testing.lif("a", (2,), bias_mant=np.array([-4096, 4095], np.int16), bias_exp=7)
+    assert bias_of(lif).tolist() == [-524288, 524160]
+    conv = Conv(name="c", pre="a", post="b", weight=np.ones((1, 1, 3, 2), int), stride=(2, 1))
+    assert conv_output(conv, 7, 5) == (3, 4)
+
+
+# --- plain data ------------------------------------------------------------------------------
+
+
+def round_trip(network: Network) -> Network:
+    structure, arrays = to_plain(network)
+    return from_plain("file", json.loads(json.dumps(structure)), arrays)
+
+
+@pytest.mark.parametrize("name", testing.SAMPLES)
+def test_round_trip(name: str) -> None:
+    network = testing.sample_network(name)
+    back = round_trip(network)
+    assert to_plain(back)[0] == to_plain(network)[0]
+    for key, array in to_plain(network)[1].items():
+        np.testing.assert_array_equal(to_plain(back)[1][key], array)
+    assert back.digest() == network.digest()
+    assert [type(p) for p in back.populations] == [type(p) for p in network.populations]
+
+
+@settings(
+    max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+@given(testing.networks())
+def test_drawn_round_trip(network: Network) -> None:
+    assert round_trip(network).digest() == network.digest()
+
+
+def test_plain_data_is_checked() -> None:
+    structure, arrays = to_plain(base())
+    with pytest.raises(InputError, match="no array 'dense/weight'"):
+        from_plain("f", structure, {k: v for k, v in arrays.items() if k != "dense/weight"})
+    for key, value, found in (
+        ("steps", None, "steps"),
+        ("name", 3, "name"),
+        ("populations", {}, "a list"),
+        ("projections", structure["populations"], "allowed: Dense"),
+        ("populations", structure["projections"], "allowed: Input"),
+        ("populations", [3], "kind"),
+        ("populations", [{"kind": "Nobody"}], "Nobody"),
+        ("populations", [{"kind": "Input"}], "missing or unknown keys"),
+    ):
+        with pytest.raises(InputError, match=found):
+            from_plain("f", {**structure, key: value}, arrays)
+    with pytest.raises(InputError, match="extra"):
+        from_plain("f", {**structure, "extra": 1}, arrays)
+    with pytest.raises(InputError, match="a mapping"):
+        from_plain("f", [], arrays)
+
+
+# --- the digest ------------------------------------------------------------------------------
+
+
+def test_digest_leaves_out_name_and_source() -> None:
+    network = base()
+    other = Network(
+        name="other",
+        steps=network.steps,
+        populations=network.populations,
+        projections=tuple(reversed(network.projections)),  # their order is the network's
+        source="{}",
+    )
+    assert other.digest() == network.digest() == base().digest()
+    assert len(network.digest()) == 64
+
+
+OTHER: dict[str, dict[str, Any]] = {
+    "in": {"low": -1, "high": 2, "latency": 1},
+    "relay": {"latency": 1},
+    "lif": {
+        "vth": 4,
+        "dv": 2047,
+        "du": 4094,
+        "bias_mant": np.ones((1, 1, 1), int),
+        "bias_exp": 1,
+        "latency": 1,
+    },
+    "out": {"bias_mant": np.array([0, 1]), "bias_exp": 1, "latency": 1},
+    "dense": {"name": "d", "pre": "lif", "weight": W * 2, "weight_exp": 1, "delay": 1},
+    "kernel": {"name": "k", "pre": "lif", "weight": K * 2, "weight_exp": 1, "delay": 1},
+    "one": {"name": "o", "pre": "in", "weight": 5, "weight_exp": 1, "delay": 1},
+    "sum": {"name": "s", "pre": "in", "weight": 5, "weight_exp": 1, "delay": 1},
+    "broadcast": {"name": "b", "weight": 5, "weight_exp": 1, "delay": 1},
+    "feed": {"name": "f", "delay": 1},
+}
+# Fields that cannot change alone: names and shapes that others refer to, geometry below.
+BOUND = {"name", "shape", "pre", "post", "weight", "weight_exp", "delay"}
+
+
+@pytest.mark.parametrize(("name", "field"), [(n, f) for n, v in OTHER.items() for f in v])
+def test_digest_changes_with_every_field(name: str, field: str) -> None:
+    assert base(**{name: {field: OTHER[name][field]}}).digest() != base().digest()
+
+
+def test_every_field_is_in_that_list() -> None:
+    items = {i.name: i for i in (*base().populations, *base().projections)}
+    geometry = {"stride", "padding", "dilation", "groups"}
+    for name, changed in OTHER.items():
+        missing = {f.name for f in fields(items[name])} - set(changed) - BOUND - geometry
+        assert not missing, f"{name}: {missing}"
+
+
+def test_digest_changes_with_geometry_and_steps() -> None:
+    def conv(**more: Any) -> str:
+        weight = np.ones((2, 2 // more.get("groups", 1), 1, 1), int)
+        network = Network(
+            name="n",
+            steps=more.pop("steps", 2),
+            populations=(
+                Input(name="in", shape=(2, 1, 1)),
+                testing.lif("a", more.pop("shape", (2, 1, 1))),
+            ),
+            projections=(Conv(name="c", pre="in", post="a", weight=weight, **more),),
+        )
+        return network.digest()
+
+    digests = [
+        conv(),
+        conv(steps=3),
+        conv(stride=(2, 1)),
+        conv(stride=(1, 2)),
+        conv(dilation=(2, 1)),
+        conv(groups=2),
+        conv(padding=(1, 0), shape=(2, 3, 1)),
+        conv(padding=(1, 0), shape=(2, 2, 1), stride=(2, 1)),
+    ]
+    assert len(set(digests)) == len(digests)
+
+
+def test_one_bit_anywhere_changes_the_digest() -> None:
+    network = testing.sample_network("attention")
+    seen = {network.digest()}
+    for _, _, mutant in testing.mutants(network):
+        seen.add(mutant.digest())
+    assert len(seen) == 1 + sum(1 for _ in testing.mutants(network))
+
+
+def test_numpy_integers_are_plain_integers() -> None:
+    """Values computed with NumPy must not make a network that has no digest."""
+    network = base(
+        lif={"vth": np.int64(3), "dv": np.uint16(2048), "latency": np.int32(0)},
+        one={"weight": np.int8(4), "delay": np.int64(0)},
+        kernel={"groups": np.int64(1), "stride": (np.int64(1), np.int8(1))},
+    )
+    assert network.digest() == base().digest()
+    json.dumps(to_plain(network)[0])
+
+
+def test_networks_can_be_copied() -> None:
+    network = base()
+    assert copy.copy(network).digest() == network.digest()
