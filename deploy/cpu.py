@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from math import prod
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,6 @@ from stformer.network import (
     Conv,
     Dense,
     Input,
-    IntArray,
     Lif,
     Network,
     OneToOne,
@@ -44,7 +44,8 @@ BLOCK_BYTES = 2**22  # unfolded frames of a convolution: they should stay in the
 FLOAT32_EXACT = 2**24
 FLOAT64_EXACT = 2**53
 
-Floats = npt.NDArray[np.floating]
+Ints: TypeAlias = npt.NDArray[Any]  # uint8 spikes, int32 or int64 sums and states
+Exact: TypeAlias = type[np.float32] | type[np.float64]
 Progress = Callable[[int, int], None]
 
 
@@ -132,9 +133,9 @@ class _Records:
     """The arrays of the trace; each chunk fills in its own samples."""
 
     def __init__(self, network: Network, samples: int, probe: Probe) -> None:
-        self.spikes: dict[str, IntArray] = {}
-        self.u: dict[str, IntArray] = {}
-        self.v: dict[str, IntArray] = {}
+        self.spikes: dict[str, Ints] = {}
+        self.u: dict[str, Ints] = {}
+        self.v: dict[str, Ints] = {}
         for p in network.populations:
             if not probe.wants(p.name):
                 continue
@@ -179,7 +180,7 @@ def _run_chunk(
     network: Network, frames: dict[str, npt.NDArray[np.int32]], chunk: slice, out: _Records
 ) -> None:
     count = chunk.stop - chunk.start
-    sent: dict[str, IntArray] = {}
+    sent: dict[str, Ints] = {}
     waiting = {
         p.name: sum(q.pre == p.name for q in network.projections) for p in network.populations
     }
@@ -211,7 +212,7 @@ def _run_chunk(
 # --- synapses -------------------------------------------------------------------------------
 
 
-def arriving(network: Network, name: str, sent: dict[str, IntArray], count: int) -> IntArray:
+def arriving(network: Network, name: str, sent: dict[str, Ints], count: int) -> Ints:
     """Arriving sums of a population at every step.
 
     Args:
@@ -228,13 +229,13 @@ def arriving(network: Network, name: str, sent: dict[str, IntArray], count: int)
     bound = sum(largest_sum(network, p) for p in incoming)
     # One wrap brings any such current back into 24 bits, step after step; beyond, it may grow.
     small = bound << fx.SHIFT <= 2 * fx.STATE_MAX
-    total: IntArray = np.zeros((count, steps, *shape), np.int32 if small else np.int64)
+    total: Ints = np.zeros((count, steps, *shape), np.int32 if small else np.int64)
     for p in incoming:
         live = steps - p.delay
         if live <= 0:
             continue
         pre = sent[p.pre][:, :live]
-        exact = np.float32 if largest_sum(network, p) < FLOAT32_EXACT else np.float64
+        exact: Exact = np.float32 if largest_sum(network, p) < FLOAT32_EXACT else np.float64
         flat = pre.reshape(count * live, *pre.shape[2:])
         target = total[:, p.delay :]
         if p.delay == 0:
@@ -246,9 +247,7 @@ def arriving(network: Network, name: str, sent: dict[str, IntArray], count: int)
     return total
 
 
-def add_synapse(
-    p: Projection, spikes_NS: IntArray, sums_NS: IntArray, exact: type[np.floating]
-) -> None:
+def add_synapse(p: Projection, spikes_NS: Ints, sums_NS: Ints, exact: Exact) -> None:
     """Add a projection's sums to `sums_NS` in place.
 
     Args:
@@ -275,9 +274,7 @@ def add_synapse(
             assert_never(p)
 
 
-def _convolve(
-    p: Conv, spikes_NCHW: IntArray, sums_NCHW: IntArray, exact: type[np.floating]
-) -> None:
+def _convolve(p: Conv, spikes_NCHW: Ints, sums_NCHW: Ints, exact: Exact) -> None:
     """Unfold frames into columns, then one matrix product a frame and group."""
     n, channels, height, width = spikes_NCHW.shape
     kh, kw = p.weight.shape[2:]
@@ -290,7 +287,7 @@ def _convolve(
     for start in range(0, n, block):
         frames = spikes_NCHW[start : start + block]
         m = len(frames)
-        padded: Floats = np.zeros((m, channels, height + 2 * ph, width + 2 * pw), exact)
+        padded = np.zeros((m, channels, height + 2 * ph, width + 2 * pw), exact)
         padded[:, :, ph : ph + height, pw : pw + width] = frames
         sn, sc, sy, sx = padded.strides
         taps = np.lib.stride_tricks.as_strided(
@@ -308,7 +305,7 @@ def _convolve(
 # --- neurons --------------------------------------------------------------------------------
 
 
-def decay(x: IntArray, decay_: int) -> IntArray:
+def decay(x: Ints, decay_: int) -> Ints:
     """`fixedpoint.decay`, without 64-bit products where the factor is a power of two.
 
     x * 2^k / 4096 toward zero is a shift by 12 - k, after adding what makes the shift of
@@ -322,13 +319,13 @@ def decay(x: IntArray, decay_: int) -> IntArray:
         if shift == 0:
             return x
         bits = 8 * x.dtype.itemsize
-        out: IntArray = (x + ((x >> (bits - 1)) & ((1 << shift) - 1))) >> shift
+        out: Ints = (x + ((x >> (bits - 1)) & ((1 << shift) - 1))) >> shift
         return out
-    wide: IntArray = fx.decay(x.astype(np.int64), decay_)
+    wide: Ints = fx.decay(x.astype(np.int64), decay_)
     return wide.astype(x.dtype)
 
 
-def fire(p: Lif, sums: IntArray, u_out: IntArray | None, v_out: IntArray | None) -> IntArray:
+def fire(p: Lif, sums: Ints, u_out: Ints | None, v_out: Ints | None) -> Ints:
     """Spikes [S, T, *shape] of LIF neurons from rest; fills in states where asked.
 
     The same arithmetic as `fixedpoint.lif_step`, in 32 bits where `sums` has them.
@@ -336,8 +333,8 @@ def fire(p: Lif, sums: IntArray, u_out: IntArray | None, v_out: IntArray | None)
     dtype = sums.dtype
     bias = bias_of(p).astype(dtype)
     spikes = np.empty(sums.shape, np.uint8)
-    u: IntArray = np.zeros((len(sums), *p.shape), dtype)
-    v: IntArray = np.zeros_like(u)
+    u: Ints = np.zeros((len(sums), *p.shape), dtype)
+    v: Ints = np.zeros_like(u)
     for t in range(sums.shape[1]):
         u = _current(u, sums[:, t], p.du)
         v = fx.clip(decay(v, p.dv) + u + bias)
@@ -351,13 +348,13 @@ def fire(p: Lif, sums: IntArray, u_out: IntArray | None, v_out: IntArray | None)
     return spikes
 
 
-def accumulate(p: Readout, sums: IntArray, v_out: IntArray | None) -> IntArray:
+def accumulate(p: Readout, sums: Ints, v_out: Ints | None) -> Ints:
     """Membranes int32 [S, T, *shape] of a readout from rest."""
     dtype = sums.dtype
     bias = bias_of(p).astype(dtype)
     out = np.empty(sums.shape, np.int32)
-    nothing: IntArray = np.zeros((len(sums), *p.shape), dtype)
-    v: IntArray = nothing
+    nothing: Ints = np.zeros((len(sums), *p.shape), dtype)
+    v: Ints = nothing
     for t in range(sums.shape[1]):
         v = fx.clip(v + _current(nothing, sums[:, t], fx.NO_CURRENT) + bias)
         out[:, t] = v
@@ -366,11 +363,8 @@ def accumulate(p: Readout, sums: IntArray, v_out: IntArray | None) -> IntArray:
     return out
 
 
-def _current(u: IntArray, a: IntArray, du: int) -> IntArray:
-    if du == fx.NO_CURRENT:
-        raised = a << fx.SHIFT
-    else:
-        raised = decay(u, du + 1) + (a << fx.SHIFT)
+def _current(u: Ints, a: Ints, du: int) -> Ints:
+    raised = a << fx.SHIFT if du == fx.NO_CURRENT else decay(u, du + 1) + (a << fx.SHIFT)
     # Two passes over memory to find that nothing wraps, which is the rule, instead of five.
     if raised.size and (raised.max() > fx.STATE_MAX or raised.min() <= -fx.STATE_MAX):
         raised = fx.wrap(raised)

@@ -11,7 +11,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from lava.proc.conv.models import PyConvModelFixed
 from lava.proc.conv.process import Conv as LavaConv
 from lava.proc.dense.models import PyDelayDenseModelBitAcc, PyDenseModelBitAcc
@@ -24,8 +23,8 @@ from lava.proc.lif.process import LIFReset
 from lava.proc.sparse.models import PyDelaySparseModelBitAcc, PySparseModelBitAcc
 from lava.proc.sparse.process import DelaySparse as LavaDelaySparse
 from lava.proc.sparse.process import Sparse as LavaSparse
+from lava.proc.sparse.process import csr_matrix
 from lava.utils.weightutils import SignMode
-from scipy import sparse
 from typing_extensions import assert_never
 
 from stformer import fixedpoint as fx
@@ -35,6 +34,7 @@ from stformer.network import (
     Conv,
     Dense,
     Input,
+    IntArray,
     Lif,
     Network,
     OneToOne,
@@ -90,7 +90,7 @@ class _Builder:
         return process
 
 
-def build(network: Network, frames: dict[str, npt.NDArray[np.integer]]) -> Built:
+def build(network: Network, frames: dict[str, IntArray]) -> Built:
     """Lava processes for a network that has no problems (`lava_problems.find_problems`).
 
     Args:
@@ -141,9 +141,7 @@ def _parts(processes: list[Any]) -> list[list[Any]]:
     return list(parts.values())
 
 
-def _population(
-    network: Network, p: Population, frames: dict[str, npt.NDArray[np.integer]]
-) -> Any:
+def _population(network: Network, p: Population, frames: dict[str, IntArray]) -> Any:
     match p:
         case Input():
             x = frames[p.name]
@@ -206,7 +204,7 @@ def _synapses(weights: Any, wait: int, shared: dict[str, Any]) -> Any:
         return LavaDelayDense(weights=weights, delays=delays, max_delay=wait, **shared)
     if not wait:
         return LavaSparse(weights=weights, **shared)
-    delays = sparse.csr_matrix(
+    delays = csr_matrix(
         (np.full(weights.nnz, wait, int), weights.indices, weights.indptr), weights.shape
     )
     return LavaDelaySparse(weights=weights, delays=delays, max_delay=wait, **shared)
@@ -230,7 +228,7 @@ def _matrix(
         case _:
             assert_never(p)
     values = np.full(len(neurons), 2 * p.weight, np.int32)
-    matrix = sparse.csr_matrix((values, (rows, columns)), (n_post, n_pre))
+    matrix = csr_matrix((values, (rows, columns)), (n_post, n_pre))
     matrix.eliminate_zeros()
     return matrix
 

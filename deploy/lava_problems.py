@@ -83,7 +83,9 @@ def _convolution(network: Network, p: Conv) -> Iterator[Problem]:
     where = f"projection {p.name}"
     sizes = network[p.pre].shape[1:]
     if p.groups > INT8_MAX:
-        yield Problem(where=where, why=f"{p.groups} groups; Lava keeps them in int8 (<= {INT8_MAX})")
+        yield Problem(
+            where=where, why=f"{p.groups} groups; Lava keeps them in int8 (<= {INT8_MAX})"
+        )
     for size, kernel, stride, padding, dilation in zip(
         sizes, p.weight.shape[2:], p.stride, p.padding, p.dilation, strict=True
     ):

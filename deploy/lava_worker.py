@@ -18,19 +18,18 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from math import prod
-from multiprocessing import shared_memory
+from multiprocessing import current_process, shared_memory
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from stformer.deploy.lava_clean import remove
-from stformer.network import Input, Network, Readout, from_plain
+from stformer.deploy.lava_watch import Tell, Watch
+from stformer.network import IntArray, Network, from_plain
 from stformer.trace import spike_dtype
 
-WATCH_SECONDS = 0.25
 TOLD_SECONDS = 0.1  # least time between two reports of progress
 PIPE_BYTES = 2**22  # held in one channel to this process, at least a frame, at most 64
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -58,11 +57,11 @@ def main() -> None:
 
 def run(
     network: Network,
-    frames: dict[str, npt.NDArray[np.integer]],
+    frames: dict[str, IntArray],
     spikes: list[str],
     states: list[tuple[str, str]],
     folder: Path,
-    tell: Callable[[dict[str, object]], None],
+    tell: Tell,
     watch: Watch,
 ) -> dict[str, float]:
     """Run all samples in one stream; returns numbers for `Trace.info`."""
@@ -87,7 +86,7 @@ def run(
             store = _store_spikes(network, name, length, folder)
             pipes.append((built.populations[name].s_out, store))
     if not pipes:  # something must tell how far it is
-        pipes.append((next(iter(built.populations.values())).s_out, lambda step, values: None))
+        pipes.append((next(iter(built.populations.values())).s_out, _drop))
     for port, _ in pipes:
         frame_bytes = 4 * prod(port.shape)
         port.flag_external_pipe(buffer_size=min(64, 1 + PIPE_BYTES // frame_bytes))
@@ -96,7 +95,7 @@ def run(
     config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
     process.create_runtime(run_cfg=config)
     actors = process.runtime._messaging_infrastructure.actors
-    watch.start([a for a in actors])
+    watch.start(list(actors))
     started = time.perf_counter()
     total = length + network.depth
     tell({"step": 0, "steps": total})
@@ -121,7 +120,11 @@ def run(
     }
 
 
-Store = Callable[[int, npt.NDArray[np.integer]], None]
+Store = Callable[[int, IntArray], None]
+
+
+def _drop(step: int, values: IntArray) -> None:
+    """Store nothing."""
 
 
 def _store_spikes(network: Network, name: str, length: int, folder: Path) -> Store:
@@ -130,7 +133,7 @@ def _store_spikes(network: Network, name: str, length: int, folder: Path) -> Sto
     index = [p.name for p in network.populations].index(name)
     file = _file(folder, f"s{index}", length, prod(population.shape), spike_dtype(network, name))
 
-    def store(step: int, values: npt.NDArray[np.integer]) -> None:
+    def store(step: int, values: IntArray) -> None:
         if 0 <= step - population.latency < length:
             file[step - population.latency] = values
 
@@ -150,7 +153,7 @@ def _store_states(
         parts.append((file, network[name].latency, slice(start, start + size)))
         start += size
 
-    def store(step: int, values: npt.NDArray[np.integer]) -> None:
+    def store(step: int, values: IntArray) -> None:
         for file, latency, where in parts:
             if 0 <= step - latency < length:
                 file[step - latency] = values[where]
@@ -158,115 +161,24 @@ def _store_states(
     return store
 
 
-def _file(folder: Path, name: str, length: int, size: int, dtype: type[np.integer]) -> Any:
-    return np.lib.format.open_memmap(
-        folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(length, size)
-    )
+def _file(
+    folder: Path, name: str, length: int, size: int, dtype: type[np.integer[Any]]
+) -> IntArray:
+    """An array [length, size] that lives in FOLDER/name.npy, all zero."""
+    path = folder / f"{name}.npy"
+    open_: Callable[..., IntArray] = np.lib.format.open_memmap
+    return open_(path, mode="w+", dtype=dtype, shape=(length, size))
 
 
-class Watch:
-    """A thread that ends everything when a Lava process or the parent dies, and weighs it all."""
-
-    def __init__(
-        self, folder: Path, parent: int, prefix: str, tell: Callable[[dict[str, object]], None]
-    ) -> None:
-        self.folder, self.parent, self.prefix, self.tell = folder, parent, prefix, tell
-        self.peak_mib = 0.0
-        self._actors: list[Any] = []
-        self._ended = threading.Event()
-        threading.Thread(target=self._wait_for_parent, daemon=True).start()
-
-    def start(self, actors: list[Any]) -> None:
-        """Watch these Lava processes from now on."""
-        self._actors = actors
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def stop(self) -> None:
-        """Lava processes may end now; weigh them once more."""
-        self._weigh()
-        self._ended.set()
-
-    def fail(self, message: str) -> None:
-        """Say why, then end every process of this session, files and shared memory included."""
-        self.tell({"error": message})
-        self._end(keep_folder=True)
-
-    def _end(self, *, keep_folder: bool) -> None:
-        for actor in self._actors:
-            if actor.pid:
-                _kill(actor.pid)
-        remove(self.prefix, None if keep_folder else self.folder)
-        os.killpg(0, signal.SIGKILL)
-
-    def _wait_for_parent(self) -> None:
-        while os.getppid() == self.parent:
-            time.sleep(WATCH_SECONDS)
-        self._end(keep_folder=False)
-
-    def _watch(self) -> None:
-        weighed, wait = 0.0, 0.0
-        while not self._ended.wait(WATCH_SECONDS):
-            gone = [actor for actor in self._actors if not _alive(actor)]
-            if gone and not self._ended.wait(0.1):
-                self.fail(_last_words(gone[0]))
-            if time.perf_counter() - weighed > wait:
-                begun = time.perf_counter()
-                self._weigh()
-                weighed = time.perf_counter()
-                wait = 50 * (weighed - begun)  # at most 2 % of the time
-
-    def _weigh(self) -> None:
-        """Proportional memory of this process and all Lava processes; 0 where not told."""
-        pids = [os.getpid(), *(actor.pid for actor in self._actors)]
-        self.peak_mib = max(self.peak_mib, sum(map(_proportional_kib, pids)) / 1024)
-
-
-def _alive(actor: Any) -> bool:
-    try:
-        return bool(actor.is_alive())
-    except ValueError:  # joined and closed
-        return False
-
-
-def _last_words(actor: Any) -> str:
-    """Why a Lava process ended: its exception, or its exit code."""
-    name, code = actor._kwargs["builder"], actor.exitcode
-    where = getattr(getattr(name, "proc_model", None), "__name__", type(name).__name__)
-    if caught := actor.exception:
-        error, trace = caught
-        print(trace, file=sys.stderr, flush=True)
-        return f"a Lava process ({where}) raised {type(error).__name__}: {error}"
-    how = f"signal {-code}" if code and code < 0 else f"exit code {code}"
-    return f"a Lava process ({where}) ended early, by {how}"
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def _proportional_kib(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0
-    return next((int(row.split()[1]) for row in text.splitlines() if row.startswith("Pss:")), 0)
-
-
-def _divert_output() -> Callable[[dict[str, object]], None]:
+def _divert_output() -> Tell:
     """Keep standard output for messages; whatever is printed goes to standard error."""
     pipe = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     lock = threading.Lock()
 
     def tell(message: dict[str, object]) -> None:
-        with lock:
-            try:
-                pipe.write(json.dumps(message) + "\n")
-            except BrokenPipeError:  # the parent is gone; the watch will notice
-                pass
+        with lock, suppress(BrokenPipeError):  # if the parent is gone, the watch will notice
+            pipe.write(json.dumps(message) + "\n")
 
     return tell
 
@@ -276,6 +188,9 @@ def _prepare(prefix: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Lava's memory manager listens on a socket in this folder, which is the current one. Its
+    # full path may be longer than the 107 characters that a socket's may have.
+    current_process()._config["tempdir"] = "."  # type: ignore[attr-defined]
     sys.setrecursionlimit(100_000)  # lava.magma.compiler.compiler_graphs.find_processes
     shared_memory._SHM_NAME_PREFIX = prefix  # type: ignore[attr-defined]
     shared_memory._SHM_SAFE_NAME_LENGTH = len(prefix) + 12  # type: ignore[attr-defined]

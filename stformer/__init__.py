@@ -1,4 +1,4 @@
-"""Train a spiking transformer, lower it to integers, and prove that what was trained is what runs."""
+"""Train a spiking transformer, lower it to integers, prove that what was trained is what runs."""
 
 from stformer.errors import InputError, StformerError, Unavailable, Unsupported
 from stformer.network import Network

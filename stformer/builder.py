@@ -1,4 +1,4 @@
-"""Builds a `Network` piece by piece: what a block does when it is called with wires, not tensors."""
+"""Builds a `Network` piece by piece: what blocks do when called with wires, not tensors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class Wire:
         """The one member; Unsupported when there are several, since gates want single spikes."""
         if len(self.members) != 1:
             raise Unsupported(
-                "lowering", " + ".join(self.members), "a gate or pool takes single spikes, not a sum"
+                "lowering",
+                " + ".join(self.members),
+                "a gate or pool takes single spikes, not a sum",
             )
         return self.members[0]
 

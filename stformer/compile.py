@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-
 from stformer import data, train
 from stformer import fixedpoint as fx
 from stformer.data import Split
@@ -111,5 +110,3 @@ def _watch(modules: dict[str, Block | Readout], on: bool) -> None:
         module.watch_sums = on
         if on:
             module.largest_sum = 0
-
-

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from stformer.errors import InputError, Unavailable
 from stformer.network import Network
+
+PACKAGED = Path(__file__).parent / "packaged" / "digits-samples.npz"
 
 Frames = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -118,6 +121,12 @@ def in_time(frames: Frames, steps: int) -> Frames:
     if frames.shape[1] != steps:
         raise InputError("event frames", f"{frames.shape[1]} time steps", str(steps))
     return frames
+
+
+def packaged() -> tuple[Frames, Labels]:
+    """The packaged model's samples: 360 test digits, inputs [S, T, C, H, W] and labels [S]."""
+    with np.load(PACKAGED, allow_pickle=False) as samples:
+        return samples["inputs"], samples["labels"]
 
 
 def load_inputs(name: str, network: Network) -> tuple[Frames, Labels]:

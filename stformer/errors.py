@@ -6,7 +6,7 @@ Every message names the object, what was found, what is allowed and what to do a
 
 
 class StformerError(Exception):
-    """Base of every error that is the user's to fix; the command line prints it without a traceback."""
+    """Base of errors that are the user's to fix; the command line prints no traceback."""
 
     exit_code = 2
 

@@ -53,8 +53,20 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text, line ends as given, whole or not at all; errors as in `atomic_path`."""
+    """Write UTF-8 text, line ends as given, whole or not at all, and make its folder."""
+    make_folder(Path(path).parent)
     write_bytes(path, text.encode("utf-8"))
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder and those above it; InputError where that cannot be."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as e:  # ValueError: a null character
+        reason = getattr(e, "strerror", None) or str(e)
+        raise InputError(
+            str(path), f"cannot be made ({reason})", "a folder in a writable place"
+        ) from e
 
 
 def _target(where: str) -> Path:

@@ -8,9 +8,9 @@ All states are 64-bit integer arrays; the arithmetic is Lava 0.10.0's
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
-Array = TypeVar("Array", bound=Any)
+Array: TypeAlias = Any  # an int64 NumPy array or torch tensor
 
 STATE_BITS = 24
 STATE_MAX = 2 ** (STATE_BITS - 1)  # u lives in (-STATE_MAX, STATE_MAX], v in +-(STATE_MAX - 1)

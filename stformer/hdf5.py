@@ -67,7 +67,9 @@ def image(content: Content, *, compress: bool) -> bytes:
         "memory", "w", driver="core", backing_store=False, libver=("v110", "v110")
     ) as file:
         for key, value in content.attributes.items():
-            file.attrs.create(key, np.bytes_(value) if isinstance(value, str) else np.int64(value))
+            file.attrs.create(
+                key, np.bytes_(value.encode()) if isinstance(value, str) else np.int64(value)
+            )
         text = content.text.encode()
         kind = h5py.string_dtype("utf-8", max(1, len(text)))
         file.create_dataset(TEXT, data=np.array(text, kind), dtype=kind, track_times=False)
@@ -80,7 +82,7 @@ def image(content: Content, *, compress: bool) -> bytes:
                 options["shuffle"] = data.dtype.itemsize > 1
             file.create_dataset(path, data=data, track_times=False, **options)
         file.flush()
-        return bytes(file.id.get_file_image())
+        return memoryview(file.id.get_file_image()).tobytes()
 
 
 def read(path: str | Path, limit: int) -> Content:
@@ -272,12 +274,12 @@ class _Reader:
         filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
         if filters not in ([1], [2, 1]):  # deflate; shuffle, then deflate
             self.refuse(what, f"filters {filters}", "gzip, with or without shuffle")
-        item, shape = data.dtype.itemsize, data.chunks
+        item, shape = data.dtype.itemsize, tuple(data.chunks or ())
         size = math.prod(shape) * item
         counts = [-(-n // c) for n, c in zip(data.shape, shape, strict=True)]
         if size > 2 * CHUNK or data.id.get_num_chunks() != math.prod(counts):
             self.refuse(what, f"chunks of shape {shape}", f"all there, up to {CHUNK} bytes each")
-        out = np.empty(data.shape, data.dtype)
+        out: IntArray = np.empty(data.shape, data.dtype)
         for index in product(*(range(n) for n in counts)):
             at = tuple(i * c for i, c in zip(index, shape, strict=True))
             mask, packed = data.id.read_direct_chunk(at)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
-import numpy.typing as npt
+
+from stformer.network import IntArray
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #18794e; --bad: #c62a2f; --ink: #3b5bdb; }
@@ -19,6 +20,8 @@ th, td { padding: .2rem .7rem .2rem 0; text-align: right; border-bottom: 1px sol
   white-space: nowrap; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
 pre { overflow-x: auto; padding: .6rem; border: 1px solid var(--line); font-size: .85rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; }
+dt { opacity: .75; } dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 0 0 1rem; } figcaption { font-size: .85rem; opacity: .8; }
 .row { display: flex; flex-wrap: wrap; gap: 1.2rem; align-items: flex-end; }
 svg { display: block; max-width: 100%; height: auto; }
@@ -58,11 +61,17 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
+def facts(values: Mapping[str, str]) -> str:
+    """Labels and texts, which may wrap."""
+    lines = (f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in values.items())
+    return f"<dl>{''.join(lines)}</dl>"
+
+
 def row(figures: Sequence[str]) -> str:
     return f'<div class="row">{"".join(figures)}</div>'
 
 
-def image(pixels: npt.NDArray[np.integer], largest: int, caption: str, cell: int = 14) -> str:
+def image(pixels: IntArray, largest: int, caption: str, cell: int = 14) -> str:
     """Grey levels [H, W], 0 white to `largest` ink."""
     height, width = pixels.shape
     squares = "".join(
@@ -76,7 +85,7 @@ def image(pixels: npt.NDArray[np.integer], largest: int, caption: str, cell: int
     return _figure(width * cell, height * cell, squares + frame, caption)
 
 
-def raster(spikes_TN: npt.NDArray[np.integer], caption: str, most: int = 300) -> str:
+def raster(spikes_TN: IntArray, caption: str, most: int = 300) -> str:
     """Spikes over time: a column a step, a line a neuron; the first `most` neurons."""
     steps, shown = len(spikes_TN), spikes_TN[:, :most]
     cell = 18

@@ -20,6 +20,7 @@ from stformer.network import (
     Conv,
     Dense,
     Input,
+    IntArray,
     Lif,
     Network,
     OneToOne,
@@ -53,13 +54,16 @@ def synapse(projection: Projection, spikes_NS: Int64, post: Shape) -> Int64:
     match projection:
         case Dense():
             flat = spikes_NS.reshape(n, -1).astype(np.float64)
-            return np.rint(flat @ w.T.astype(np.float64)).astype(np.int64).reshape(n, *post)
+            sums: npt.NDArray[np.float64] = flat @ w.T.astype(np.float64)
+            return np.rint(sums).astype(np.int64).reshape(n, *post)
         case Conv():
             return _convolve(projection, w, spikes_NS)
         case OneToOne() | BroadcastTokens():
-            return w * np.broadcast_to(spikes_NS, (n, *post))
+            spread: Int64 = w * np.broadcast_to(spikes_NS, (n, *post))
+            return spread
         case SumTokens():
-            return w * spikes_NS.sum(axis=(2, 3), keepdims=True)
+            summed: Int64 = w * spikes_NS.sum(axis=(2, 3), keepdims=True)
+            return summed
         case _:
             assert_never(projection)
 
@@ -125,7 +129,7 @@ def run(
             states[p.name].sent.append(spikes)
             if p.name in records and 0 <= local < per_lane * steps:
                 records[p.name].store(local, spikes, states[p.name])
-    return _trace(network, frames, records, samples, probe)
+    return _trace(network, frames, records, samples)
 
 
 class _State:
@@ -175,7 +179,8 @@ def _update(
             spikes, state.u, state.v = fx.lif_step(
                 state.u, state.v, a, du=p.du, dv=p.dv, vth=p.vth, bias=bias_of(p)
             )
-            return spikes.astype(np.int64)
+            fired: Int64 = spikes.astype(np.int64)
+            return fired
         case Relay():
             return (a >= 2).astype(np.int64)
         case Readout():
@@ -192,7 +197,7 @@ class _Record:
     def __init__(self, network: Network, name: str, lanes: int, time: int, probe: Probe) -> None:
         p = network[name]
         shape = (lanes, time, *p.shape)
-        self.spikes = np.zeros(shape, spike_dtype(network, name))
+        self.spikes: IntArray = np.zeros(shape, spike_dtype(network, name))
         stateful = probe.states and isinstance(p, (Lif, Readout))
         self.u = np.zeros(shape, np.int32) if stateful and isinstance(p, Lif) else None
         self.v = np.zeros(shape, np.int32) if stateful else None
@@ -210,9 +215,8 @@ def _trace(
     frames: Mapping[str, npt.NDArray[np.int32]],
     records: Mapping[str, _Record],
     samples: int,
-    probe: Probe,
 ) -> Trace:
-    def split(array: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    def split(array: IntArray) -> IntArray:
         return array.reshape(samples, network.steps, *array.shape[2:])
 
     return Trace(

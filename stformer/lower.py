@@ -50,7 +50,9 @@ def lower(
         except (TypeError, AttributeError) as e:
             raise Unsupported("lowering", inside[-1] if inside else "the model", str(e)) from e
     if not isinstance(out, Wire):
-        raise Unsupported("lowering", "the model", f"it returned a {type(out).__name__}, no spikes")
+        raise Unsupported(
+            "lowering", "the model", f"it returned a {type(out).__name__}, no spikes"
+        )
     network = builder.build()
     return passes.schedule(network) if scheduled else network
 

@@ -181,7 +181,7 @@ class Attention(nn.Module):
         if c.attention == "gated":
             self.v = conv_block(d, d, 1, neuron)
             self.kv = Gate()
-            self.gate = TokenSum(half)
+            self.gate: nn.Module = TokenSum(half)
             self.mix: nn.Module = Gate()
         else:
             self.gate = HeadSum(c.heads, half)
@@ -258,7 +258,8 @@ class STFormer(nn.Module):
 
     def forward(self, x: Any) -> Any:
         x2 = self.rpe(self.spatial(self.stem(x)))
-        xs, y = (x2,), x2
+        xs: tuple[Any, ...] = (x2,)
+        y = x2
         if self.config.temporal:
             # X1 + X2 in front of the query's weights: two projections into one population.
             xs, y = (self.temporal_x(x2), x2), self.temporal_y(x2)
@@ -275,5 +276,3 @@ def quantise(model: STFormer) -> None:
             module.quantise(model.config.largest_input if name == "stem" else 1)
     model.head.quantise()
     model.head.fix_bias(model.tokens)
-
-

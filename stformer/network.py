@@ -16,9 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import prod
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,10 @@ import numpy.typing as npt
 from stformer import fixedpoint as fx
 from stformer.errors import InputError
 
-IntArray: TypeAlias = npt.NDArray[np.integer]
+if TYPE_CHECKING:
+    from stformer.trace import Inputs, Trace
+
+IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
 Shape: TypeAlias = tuple[int, ...]
 
 MAX_NEURONS = 2**26  # per population; a bound for files, far above any board
@@ -256,6 +259,7 @@ class Network:
         for population in populations:
             if isinstance(population, Relay):
                 _check_relay(population, incoming[population.name])
+        object.__setattr__(self, "steps", int(self.steps))
         object.__setattr__(self, "populations", populations)
         object.__setattr__(self, "projections", projections)
         object.__setattr__(self, "_by_name", by_name)
@@ -304,6 +308,19 @@ class Network:
         order = {p.name: i for i, p in enumerate(self.populations)}
         return tuple(p for p in self.projections if order[p.pre] >= order[p.post])
 
+    def run(self, inputs: Inputs, *, backend: str = "cpu", states: bool = False) -> Trace:
+        """Run samples [S, T, *shape] on a backend by name; see `stformer.deploy.run`.
+
+        Args:
+            inputs: one array, or a mapping for a network with several inputs.
+            backend: what `stformer targets` lists.
+            states: record u and v too.
+        """
+        from stformer import deploy
+        from stformer.trace import Probe
+
+        return deploy.run(backend, self, inputs, probe=Probe(states=states))
+
     def digest(self) -> str:
         """SHA-256 over structure and integers, as 64 hexadecimal digits; not over the name."""
         structure, arrays = to_plain(self)
@@ -314,8 +331,8 @@ class Network:
         return h.hexdigest()
 
 
-def fan_in_shape(population: Population) -> int:
-    """Neurons of a population."""
+def neurons(population: Population) -> int:
+    """How many neurons a population has."""
     return prod(population.shape)
 
 
@@ -384,7 +401,7 @@ def from_plain(where: str, structure: object, arrays: Mapping[str, IntArray]) ->
         InputError: unknown kinds or keys, missing fields, anything `Network` refuses.
     """
     top = _mapping(where, structure, {"name", "steps", "source", "populations", "projections"})
-    kinds = {c.__name__: c for c in (*POPULATIONS, *PROJECTIONS)}
+    kinds: dict[str, Any] = {c.__name__: c for c in (*POPULATIONS, *PROJECTIONS)}
 
     def build(entry: object) -> object:
         if not isinstance(entry, dict) or entry.get("kind") not in kinds:
@@ -464,7 +481,9 @@ def _check_range(where: str, what: str, value: object, low: int, high: int) -> N
         raise InputError(where, f"{what} = {value}", f"{low}...{high}")
 
 
-def _check_array(where: str, what: str, value: object, dtype: type, low: int, high: int) -> IntArray:
+def _check_array(
+    where: str, what: str, value: object, dtype: type, low: int, high: int
+) -> IntArray:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu":
         found = value.dtype.name if isinstance(value, np.ndarray) else type(value).__name__
         raise InputError(where, f"{what} of type {found}", f"an integer array in {low}...{high}")
@@ -472,12 +491,14 @@ def _check_array(where: str, what: str, value: object, dtype: type, low: int, hi
         bad = np.argwhere((value < low) | (value > high))[0]
         at = tuple(int(i) for i in bad)
         raise InputError(where, f"{what}{list(at)} = {value[at]}", f"{low}...{high}")
-    out = np.array(value, dtype=dtype, order="C")
+    out: IntArray = np.array(value, dtype=dtype, order="C")
     out.setflags(write=False)
     return out
 
 
-def _ints(where: str, what: str, value: object, low: int, high: int, count: tuple[int, int]) -> Shape:
+def _ints(
+    where: str, what: str, value: object, low: int, high: int, count: tuple[int, int]
+) -> Shape:
     if not isinstance(value, (tuple, list)) or not count[0] <= len(value) <= count[1]:
         raise InputError(where, f"{what} = {value!r:.80}", f"{count[0]} to {count[1]} integers")
     for item in value:
@@ -485,10 +506,10 @@ def _ints(where: str, what: str, value: object, low: int, high: int, count: tupl
     return tuple(int(i) for i in value)
 
 
-def _replace(item: T, **values: object) -> T:
-    from dataclasses import replace
-
-    return replace(item, **values)  # type: ignore[type-var]
+def _plain_numbers(item: Population | Projection) -> dict[str, Any]:
+    """Fields given as NumPy integers, as Python's: those overflow, and JSON refuses them."""
+    values = {f.name: getattr(item, f.name) for f in fields(item)}
+    return {k: int(v) for k, v in values.items() if isinstance(v, np.integer)}
 
 
 def _check_population(p: Population) -> Population:
@@ -500,7 +521,7 @@ def _check_population(p: Population) -> Population:
     if prod(shape) > MAX_NEURONS:
         raise InputError(where, f"{prod(shape)} neurons", f"up to {MAX_NEURONS}")
     _check_range(where, "latency", p.latency, 0, MAX_STEPS)
-    changes: dict[str, object] = {"shape": shape}
+    changes = _plain_numbers(p) | {"shape": shape}
     if isinstance(p, Input):
         _check_range(where, "low", p.low, -(2**23), 2**23 - 1)
         _check_range(where, "high", p.high, p.low, 2**23 - 1)
@@ -518,7 +539,7 @@ def _check_population(p: Population) -> Population:
         _check_range(where, "vth", p.vth, *fx.VTH_RANGE)
         _check_range(where, "du", p.du, *fx.DU_RANGE)
         _check_range(where, "dv", p.dv, *fx.DV_RANGE)
-    return _replace(p, **changes)
+    return replace(p, **changes)
 
 
 def _check_projection(
@@ -533,7 +554,9 @@ def _check_projection(
             raise InputError(where, f"an end at '{end!s:.120}'", "populations of this network")
     pre, post = by_name[p.pre], by_name[p.post]
     if isinstance(pre, Readout):
-        raise InputError(where, f"a readout, '{pre.name}', as source", "spiking populations, inputs")
+        raise InputError(
+            where, f"a readout, '{pre.name}', as source", "spiking populations, inputs"
+        )
     if isinstance(post, Input):
         raise InputError(where, f"an input, '{post.name}', as target", "Lif, Relay, Readout")
     _check_range(where, "delay", p.delay, *fx.DELAY_RANGE)
@@ -544,7 +567,7 @@ def _check_projection(
             f"delay 0 from '{p.pre}' back to '{p.post}'",
             "delay >= 1 for recurrence; otherwise list sources before targets",
         )
-    changes: dict[str, object] = {}
+    changes = _plain_numbers(p)
     if isinstance(p, (Dense, Conv)):
         changes["weight"] = _check_array(where, "weight", p.weight, np.int8, *fx.WEIGHT_RANGE)
     else:
@@ -553,7 +576,7 @@ def _check_projection(
         for what, low in (("stride", 1), ("padding", 0), ("dilation", 1)):
             changes[what] = _ints(where, what, getattr(p, what), low, 2**15, (2, 2))
         _check_range(where, "groups", p.groups, 1, 2**20)
-    checked = _replace(p, **changes)
+    checked = replace(p, **changes)
     _check_shapes(where, checked, pre.shape, post.shape)
     return checked
 
@@ -584,7 +607,9 @@ def _conv_problem(p: Conv, pre: Shape, post: Shape) -> str:
         return "(C, H, W) to (C, H, W)"
     c_out, c_in = p.weight.shape[:2]
     if c_in * p.groups != pre[0] or c_out % p.groups:
-        return f"weight {p.weight.shape} with groups {p.groups} wants {c_in * p.groups} channels in"
+        return (
+            f"weight {p.weight.shape} with groups {p.groups} wants {c_in * p.groups} channels in"
+        )
     expected = (c_out, *conv_output(p, pre[1], pre[2]))
     return "" if post == expected else f"a target of shape {expected}"
 

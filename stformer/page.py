@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from stformer import html
-from stformer.network import Input, Network
+from stformer.network import Input, IntArray, Network
 from stformer.report import PopulationReport, Report
 from stformer.trace import Trace
 
@@ -30,7 +29,7 @@ class Subject:
 
     network: Network
     trace: Trace
-    labels: npt.NDArray[np.integer] | None
+    labels: IntArray | None
     facts: Mapping[str, str]
     command: str
 
@@ -46,7 +45,7 @@ def proof_page(subject: Subject, reports: Sequence[Report]) -> str:
         else f"Not proven: {names} against {against}. " + " ".join(r.verdict for r in reports)
     )
     body = [
-        html.table(["what", "value"], list(subject.facts.items())),
+        html.facts(subject.facts),
         html.heading("What was compared"),
         _comparisons(reports),
         *(_difference(r) for r in reports if r.first),
@@ -55,10 +54,7 @@ def proof_page(subject: Subject, reports: Sequence[Report]) -> str:
         html.heading("Populations"),
         _populations(subject.network, reports),
         html.heading("Identity"),
-        html.table(
-            ["digest", "SHA-256"],
-            [("network", subject.network.digest()), ("inputs", subject.trace.inputs)],
-        ),
+        html.facts({"network": subject.network.digest(), "inputs": subject.trace.inputs}),
         html.paragraph("To repeat it:"),
         html.code(subject.command),
     ]
@@ -78,7 +74,15 @@ def _comparisons(reports: Sequence[Report]) -> str:
         )
         for r in reports
     ]
-    head = ["backends", "samples", "steps", "populations", "spike entries", "state entries", "differences"]
+    head = [
+        "backends",
+        "samples",
+        "steps",
+        "populations",
+        "spike entries",
+        "state entries",
+        "differences",
+    ]
     return html.table(head, rows)
 
 

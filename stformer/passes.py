@@ -102,7 +102,11 @@ def insert_relays(network: Network) -> Network:
             relays[source.name].append(new)
             feeds.append(
                 OneToOne(
-                    name=f"{before}>{name}", pre=before, post=name, weight=2, delay=0 if wait else 1
+                    name=f"{before}>{name}",
+                    pre=before,
+                    post=name,
+                    weight=2,
+                    delay=0 if wait else 1,
                 )
             )
             known[key] = name

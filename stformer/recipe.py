@@ -171,5 +171,7 @@ def _override(table: dict[str, Any], override: str) -> None:
     for parent in parents:
         where = where.setdefault(parent, {})
         if not isinstance(where, dict):
-            raise InputError(f"--set {override}", f"'{parent}' is no table", "train, model, compile")
+            raise InputError(
+                f"--set {override}", f"'{parent}' is no table", "train, model, compile"
+            )
     where[key] = value

@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
-from typing_extensions import TypeGuard
 
 from stformer import hdf5
 from stformer.errors import InputError

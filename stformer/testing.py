@@ -11,10 +11,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from stformer import fixedpoint as fx
-from stformer.errors import InputError
 from stformer.network import (
     BroadcastTokens,
     Conv,
@@ -31,323 +29,32 @@ from stformer.network import (
     Shape,
     SumTokens,
     conv_output,
-    no_bias,
 )
 from stformer.passes import assign_latency, replace_network, schedule
+from stformer.samples import (
+    SAMPLES,
+    inputs_for,
+    lif,
+    recurrent_network,
+    sample_network,
+)
 from stformer.trace import Trace
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
+__all__ = [
+    "SAMPLES",
+    "assert_traces_equal",
+    "inputs_for",
+    "lif",
+    "mutants",
+    "networks",
+    "recurrent_network",
+    "sample_network",
+]
+
 Draw = Callable[..., Any]
-
-# --- sample networks: each kind alone, then what transformers are made of -------------------
-
-
-def lif(name: str, shape: Shape, vth: int = 1, dv: int = 2048, **more: Any) -> Lif:
-    """A Lif with no bias unless `more` gives one."""
-    return Lif(name=name, shape=shape, vth=vth, dv=dv, **{"bias_mant": no_bias(shape), **more})
-
-
-def _weights(shape: Shape, seed: int, low: int = -20, high: int = 21) -> IntArray:
-    return np.random.default_rng(seed).integers(low, high, shape)
-
-
-def _link(kind: type[Any], pre: str, post: str, **more: Any) -> Any:
-    return kind(name=f"{pre}>{post}", pre=pre, post=post, **more)
-
-
-def _network(name: str, populations: list[Population], projections: list[Projection]) -> Network:
-    network = Network(
-        name=name, steps=4, populations=tuple(populations), projections=tuple(projections)
-    )
-    return schedule(network)
-
-
-def _dense() -> Network:
-    return _network(
-        "dense",
-        [Input(name="in", shape=(6,)), lif("a", (5,), 20), lif("b", (4,), 12, dv=300)],
-        [
-            _link(Dense, "in", "a", weight=_weights((5, 6), 1, -10)),
-            _link(Dense, "a", "b", weight=_weights((4, 5), 2, -10), weight_exp=1),
-        ],
-    )
-
-
-def _current() -> Network:
-    """Neurons that keep their current from step to step."""
-    return _network(
-        "current",
-        [
-            Input(name="in", shape=(6,)),
-            lif("a", (5,), 30, dv=1000, du=1500),
-            lif("b", (3,), 9, du=0),
-        ],
-        [
-            _link(Dense, "in", "a", weight=_weights((5, 6), 3, -15)),
-            _link(Dense, "a", "b", weight=_weights((3, 5), 4)),
-        ],
-    )
-
-
-def _conv() -> Network:
-    """Stride, padding, dilation and groups, on frames that are not square."""
-    return _network(
-        "conv",
-        [
-            Input(name="in", shape=(2, 6, 5)),
-            lif("a", (4, 6, 5), 18),
-            lif("b", (4, 3, 2), 25),
-            lif("c", (6, 1, 4), 10),
-        ],
-        [
-            _link(Conv, "in", "a", weight=_weights((4, 2, 3, 3), 5), padding=(1, 1)),
-            _link(Conv, "a", "b", weight=_weights((4, 2, 2, 3), 6), stride=(2, 2), groups=2),
-            _link(
-                Conv,
-                *("b", "c"),
-                weight=_weights((6, 4, 3, 1), 7),
-                padding=(0, 1),
-                dilation=(1, 2),
-                weight_exp=2,
-            ),
-        ],
-    )
-
-
-def _one_to_one() -> Network:
-    return _network(
-        "one-to-one",
-        [Input(name="in", shape=(3, 2, 2)), lif("a", (3, 2, 2), 5)],
-        [_link(OneToOne, "in", "a", weight=4)],
-    )
-
-
-def _sum_tokens() -> Network:
-    return _network(
-        "sum-tokens",
-        [Input(name="in", shape=(3, 2, 2)), lif("a", (3, 1, 1), 3)],
-        [_link(SumTokens, "in", "a", weight=2)],
-    )
-
-
-def _broadcast_tokens() -> Network:
-    return _network(
-        "broadcast-tokens",
-        [Input(name="in", shape=(3, 1, 1)), lif("a", (3, 2, 3), 3)],
-        [_link(BroadcastTokens, "in", "a", weight=2)],
-    )
-
-
-def _relay() -> Network:
-    """A short way waits for a long one at a convolution, which cannot delay."""
-    shape = (2, 3, 3)
-    return _network(
-        "relay",
-        [
-            Input(name="in", shape=shape),
-            lif("a", shape, 1),
-            lif("b", shape, 1),
-            lif("c", shape, 16),
-        ],
-        [
-            _link(OneToOne, "in", "a", weight=2),
-            _link(OneToOne, "a", "b", weight=2),
-            _link(Conv, "in", "c", weight=_weights((2, 2, 3, 3), 8), padding=(1, 1)),
-            _link(OneToOne, "b", "c", weight=9),
-        ],
-    )
-
-
-def _graded() -> Network:
-    """Graded frames into a convolution, as event counts or analogue images come."""
-    return _network(
-        "graded",
-        [Input(name="in", shape=(2, 4, 4), low=-7, high=255), lif("a", (3, 4, 4), 900)],
-        [_link(Conv, "in", "a", weight=_weights((3, 2, 3, 3), 9), padding=(1, 1))],
-    )
-
-
-def _readout() -> Network:
-    out = Readout(name="out", shape=(3,), bias_mant=np.array([-300, 0, 4095]), bias_exp=2)
-    return _network(
-        "readout",
-        [Input(name="in", shape=(2, 2, 2)), lif("a", (2, 2, 2), 3), out],
-        [
-            _link(OneToOne, "in", "a", weight=4),
-            _link(Dense, "a", "out", weight=_weights((3, 8), 10)),
-        ],
-    )
-
-
-def _and_gate() -> Network:
-    """Both of two: 2 + 2 exceeds 3; the paths have different lengths."""
-    return _network(
-        "and",
-        [
-            Input(name="x", shape=(6,)),
-            lif("y", (6,), 4),
-            lif("and", (6,), 3, dv=fx.MEMORYLESS),
-        ],
-        [
-            _link(Dense, "x", "y", weight=_weights((6, 6), 11, -6, 7)),
-            _link(OneToOne, "x", "and", weight=2),
-            _link(OneToOne, "y", "and", weight=2),
-        ],
-    )
-
-
-def _iand() -> Network:
-    """x and not r, which is the paper's spike-driven residual."""
-    return _network(
-        "iand",
-        [
-            Input(name="x", shape=(6,)),
-            lif("r", (6,), 4),
-            lif("iand", (6,), 1, dv=fx.MEMORYLESS),
-        ],
-        [
-            _link(Dense, "x", "r", weight=_weights((6, 6), 12, -6, 7)),
-            _link(OneToOne, "x", "iand", weight=2),
-            _link(OneToOne, "r", "iand", weight=-2),
-        ],
-    )
-
-
-def _or_pool() -> Network:
-    """Max-pooling of spikes: a depth-wise convolution of twos and vth 1."""
-    pool = np.full((3, 1, 2, 2), 2)
-    return _network(
-        "or-pool",
-        [Input(name="in", shape=(3, 4, 4)), lif("or", (3, 2, 2), 1, dv=fx.MEMORYLESS)],
-        [_link(Conv, "in", "or", weight=pool, stride=(2, 2), groups=3)],
-    )
-
-
-def _attention() -> Network:
-    """Q and SN(sum over tokens of K and V), with a residual around it."""
-    shape, token = (4, 2, 2), (4, 1, 1)
-    one = [_weights((4, 4, 1, 1), seed, -5, 12) for seed in (13, 14, 15)]
-    return _network(
-        "attention",
-        [
-            Input(name="x", shape=shape),
-            *(lif(name, shape, 3) for name in "qkv"),
-            lif("kv", shape, 3, dv=fx.MEMORYLESS),
-            lif("gate", token, 1),
-            lif("qkv", shape, 3, dv=fx.MEMORYLESS),
-            lif("res", shape, 1, dv=fx.MEMORYLESS),
-        ],
-        [
-            *(_link(Conv, "x", name, weight=w) for name, w in zip("qkv", one, strict=True)),
-            _link(OneToOne, "k", "kv", weight=2),
-            _link(OneToOne, "v", "kv", weight=2),
-            _link(SumTokens, "kv", "gate", weight=2),
-            _link(BroadcastTokens, "gate", "qkv", weight=2),
-            _link(OneToOne, "q", "qkv", weight=2),
-            _link(OneToOne, "x", "res", weight=2),
-            _link(OneToOne, "qkv", "res", weight=-2),
-        ],
-    )
-
-
-def _temporal() -> Network:
-    """A temporal convolution of three taps: delays 0, 1, 2, which become shift registers."""
-    taps = [
-        Conv(
-            name=f"tap{d}",
-            pre="in",
-            post="a",
-            weight=_weights((3, 2, 1, 1), 16 + d, -8, 15),
-            delay=d,
-        )
-        for d in range(3)
-    ]
-    return _network(
-        "temporal", [Input(name="in", shape=(2, 3, 3)), lif("a", (3, 3, 3), 9)], [*taps]
-    )
-
-
-def _biased() -> Network:
-    """Neurons that fire in silence, one channel each way, before anything arrives."""
-    bias = np.array([-4096, 60, 4095]).reshape(3, 1, 1)
-    return _network(
-        "biased",
-        [
-            Input(name="in", shape=(3, 2, 2)),
-            lif("a", (3, 2, 2), 2, bias_mant=bias, bias_exp=1),
-            lif("b", (5,), 6, bias_mant=np.array([0, 100, 300, -50, 4000])),
-        ],
-        [
-            _link(OneToOne, "in", "a", weight=3),
-            _link(Dense, "a", "b", weight=_weights((5, 12), 19, -5, 6)),
-        ],
-    )
-
-
-SAMPLES: dict[str, Callable[[], Network]] = {
-    "dense": _dense,
-    "current": _current,
-    "conv": _conv,
-    "one-to-one": _one_to_one,
-    "sum-tokens": _sum_tokens,
-    "broadcast-tokens": _broadcast_tokens,
-    "relay": _relay,
-    "graded": _graded,
-    "readout": _readout,
-    "and": _and_gate,
-    "iand": _iand,
-    "or-pool": _or_pool,
-    "attention": _attention,
-    "temporal": _temporal,
-    "biased": _biased,
-}
-
-
-def sample_network(name: str) -> Network:
-    """A small scheduled network, by its name in `SAMPLES`; 4 steps, a few dozen neurons.
-
-    Raises:
-        InputError: no sample of that name.
-    """
-    if name not in SAMPLES:
-        raise InputError("sample network", f"'{name}'", ", ".join(SAMPLES))
-    return SAMPLES[name]()
-
-
-def recurrent_network() -> Network:
-    """Neurons that inhibit themselves a step later; apart from SAMPLES, as few backends can."""
-    return _network(
-        "recurrent",
-        [Input(name="in", shape=(4,)), lif("a", (4,), 10)],
-        [
-            _link(Dense, "in", "a", weight=_weights((4, 4), 20, 0, 12)),
-            _link(Dense, "a", "a", weight=_weights((4, 4), 21, -15, 1), delay=1),
-        ],
-    )
-
-
-def inputs_for(
-    network: Network, samples: int, rng: np.random.Generator
-) -> dict[str, npt.NDArray[np.int32]]:
-    """Random frames for every input, [samples, T, *shape]; the first sample at the high end,
-    the last (of three or more) silent or at the low end, the others at rates of their own."""
-    out: dict[str, npt.NDArray[np.int32]] = {}
-    for p in network.inputs:
-        shape = (samples, network.steps, *p.shape)
-        frames = rng.integers(p.low, p.high, shape, endpoint=True)
-        rest = min(max(0, p.low), p.high)
-        rate = rng.uniform(0.1, 0.9, (samples,) + (1,) * (len(shape) - 1))
-        frames = np.where(rng.random(shape) < rate, frames, rest)
-        if (p.low, p.high) == (0, 1):
-            frames = (rng.random(shape) < rate).astype(np.int64)
-        frames[0] = p.high
-        if samples > 2:
-            frames[-1] = rest
-        out[p.name] = frames.astype(np.int32)
-    return out
-
 
 # --- random networks ------------------------------------------------------------------------
 
@@ -389,7 +96,9 @@ def networks(*, schedule_: bool = True) -> SearchStrategy[Network]:
             bias, exp = _draw_bias(draw, rng, shape)
             populations.append(Readout(name="out", shape=shape, bias_mant=bias, bias_exp=exp))
             w = _draw_weight(draw, rng, (shape[0], prod(source.shape)))
-            projections.append(_link(Dense, source.name, "out", weight=w))
+            projections.append(
+                Dense(name=f"{source.name}>out", pre=source.name, post="out", weight=w)
+            )
         network = Network(
             name="drawn",
             steps=draw(st.integers(1, 4)),
@@ -423,7 +132,9 @@ def _draw_layer(
             "weight_exp": draw(st.sampled_from([0, 0, 1, 7])),
         }
         if kind is Dense:
-            shape = shape or draw(st.sampled_from([(4,), (2, 3, 3), (3, 1, 1), (1, 2, 2)]))
+            if shape is None:
+                shape = draw(st.sampled_from([(4,), (2, 3, 3), (3, 1, 1), (1, 2, 2)]))
+            assert shape is not None
             more["weight"] = _draw_weight(draw, rng, (prod(shape), prod(source.shape)))
         elif kind is Conv:
             more |= _draw_conv(draw, rng, source.shape, shape)
@@ -500,7 +211,8 @@ def _draw_weight(draw: Draw, rng: np.random.Generator, shape: Shape) -> IntArray
             [(-128, 127), (-6, 6), (1, 9), (-128, -1), (0, 0), (127, 127), (-128, -128)]
         )
     )
-    return rng.integers(low, high, shape, endpoint=True)
+    weight: IntArray = rng.integers(low, high, shape, endpoint=True, dtype=np.int64)
+    return weight
 
 
 def _draw_bias(draw: Draw, rng: np.random.Generator, shape: Shape) -> tuple[IntArray, int]:
@@ -511,7 +223,8 @@ def _draw_bias(draw: Draw, rng: np.random.Generator, shape: Shape) -> tuple[IntA
     )
     wide = draw(st.booleans())
     size = shape if wide else (shape[0],) + (1,) * (len(shape) - 1)
-    return rng.integers(low, high, size, endpoint=True), draw(st.sampled_from([0, 3, 7]))
+    mant: IntArray = rng.integers(low, high, size, endpoint=True, dtype=np.int64)
+    return mant, draw(st.sampled_from([0, 3, 7]))
 
 
 def _sums(projections: list[Projection]) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: every spike, and the states when asked, in each population's own time."""
+"""What a run leaves behind: every spike and state asked for, in each population's own time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stformer.errors import InputError
-from stformer.network import Input, IntArray, Network
+from stformer.network import Input, IntArray, Network, Readout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +92,8 @@ class Trace:
         save_trace(path, self)
 
 
-def spike_dtype(network: Network, name: str) -> type[np.integer]:
+def spike_dtype(network: Network, name: str) -> type[np.uint8] | type[np.int32]:
     """Element type of a population's record: uint8 where values are 0 or 1, else int32."""
-    from stformer.network import Readout
-
     population = network[name]
     graded = isinstance(population, Readout) or (
         isinstance(population, Input) and (population.low, population.high) != (0, 1)
@@ -140,7 +138,11 @@ def _check_frames(
     allowed = f"[{', '.join(map(str, wanted))}]"
     if frames.dtype.kind not in "biuf":
         raise InputError(where, f"an array of type {frames.dtype}", "integers")
-    if frames.ndim == len(wanted) and frames.shape[2:] == p.shape and frames.shape[1] != network.steps:
+    if (
+        frames.ndim == len(wanted)
+        and frames.shape[2:] == p.shape
+        and frames.shape[1] != network.steps
+    ):
         raise InputError(where, f"{frames.shape[1]} time steps", f"{network.steps}: {allowed}")
     if frames.ndim != len(wanted) or frames.shape[1:] != wanted[1:]:
         raise InputError(where, f"an array of shape {list(frames.shape)}", allowed)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from stformer import data
 from stformer.data import Split
 from stformer.errors import InputError
-from stformer.files import atomic_path, write_text
+from stformer.files import atomic_path, make_folder, write_text
 from stformer.model import STFormer, config_from
 from stformer.recipe import Recipe, TrainConfig, from_plain
 
@@ -65,6 +65,7 @@ def train(
     done = 0
     if checkpoint.exists():
         done = _restore(out, recipe, model, optimizer)
+    make_folder(out)
     write_text(out / "recipe.json", json.dumps(recipe.to_plain(), indent=2) + "\n")
     metrics = _metrics_until(out, done)
     for epoch in range(done, recipe.train.epochs):
@@ -73,7 +74,10 @@ def train(
         loss = run_epoch(model, optimizer, splits["train"], recipe.train, epoch, rate)
         if not math.isfinite(loss):
             raise InputError(
-                f"run folder {out}", f"loss {loss} in epoch {epoch + 1}", "finite losses", "lower lr"
+                f"run folder {out}",
+                f"loss {loss} in epoch {epoch + 1}",
+                "finite losses",
+                "lower lr",
             )
         row = {
             "epoch": epoch + 1,
@@ -102,7 +106,9 @@ def prepare(recipe: Recipe) -> tuple[STFormer, dict[str, Split]]:
     ):
         if wanted != found:
             raise InputError(
-                f"recipe '{recipe.name}', model.{what}", str(found), f"{wanted} for '{recipe.data}'"
+                f"recipe '{recipe.name}', model.{what}",
+                str(found),
+                f"{wanted} for '{recipe.data}'",
             )
     torch.manual_seed(recipe.train.seed)
     return STFormer(config), data.load(recipe.data)
@@ -143,7 +149,7 @@ def run_epoch(
     for x, y in batches(model, split, config, epoch):
         optimizer.zero_grad(set_to_none=True)
         loss = F.cross_entropy(model(x), y, label_smoothing=config.label_smoothing)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.item() * len(y)
         count += len(y)
@@ -170,7 +176,10 @@ def _shifted(frames: Any, most: int, rng: np.random.Generator) -> Any:
     edge = [(0, 0)] * (frames.ndim - 2) + [(most, most)] * 2
     padded = np.pad(frames, edge)
     offsets = rng.integers(0, 2 * most + 1, (len(frames), 2))
-    moved = [p[..., dy : dy + height, dx : dx + width] for p, (dy, dx) in zip(padded, offsets, strict=True)]
+    moved = [
+        p[..., dy : dy + height, dx : dx + width]
+        for p, (dy, dx) in zip(padded, offsets, strict=True)
+    ]
     return np.stack(moved)
 
 
@@ -228,7 +237,9 @@ def load_run(folder: Path) -> Run:
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / "checkpoint.pt"
     if not path.is_file():
-        raise InputError(f"run folder {folder}", "no checkpoint.pt", "a folder of `stformer train`")
+        raise InputError(
+            f"run folder {folder}", "no checkpoint.pt", "a folder of `stformer train`"
+        )
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         _ = state["recipe"], state["epochs_done"], state["model"], state["optimizer"]
@@ -238,16 +249,16 @@ def _read(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _restore(
-    out: Path, recipe: Recipe, model: STFormer, optimizer: torch.optim.Optimizer
-) -> int:
+def _restore(out: Path, recipe: Recipe, model: STFormer, optimizer: torch.optim.Optimizer) -> int:
     state = _read(out)
     was = json.loads(state["recipe"])
     now = recipe.to_plain()
     if was != now:
         differing = [k for k in now if was.get(k) != now[k]]
         raise InputError(
-            f"run folder {out}", f"a run with another {', '.join(differing)}", "the recipe it began with"
+            f"run folder {out}",
+            f"a run with another {', '.join(differing)}",
+            "the recipe it began with",
         )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

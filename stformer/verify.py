@@ -164,16 +164,18 @@ def _check_pair(reference: Trace, other: Trace, network: Network | None) -> None
 def _check_shapes(trace: Trace, kind: str, network: Network | None) -> None:
     """Files can hold anything: every array is [samples, steps, *shape of its population]."""
     arrays: Mapping[str, IntArray] = getattr(trace, kind)
-    sizes = {a.shape[:2] for a in trace.spikes.values()}
+    first = next(iter(trace.spikes.values()), None)
     for name, array in arrays.items():
-        allowed = list(trace.spikes[name].shape) if name in trace.spikes else None
+        allowed = list(array.shape if first is None or array.ndim < 2 else first.shape[:2])
         if network:
-            allowed = [len(array) if array.ndim else 1, network.steps, *network[name].shape]
-        if len(sizes) > 1 or array.ndim < 2 or allowed not in (None, list(array.shape)):
+            allowed[1:] = [network.steps, *network[name].shape]
+        elif array.ndim >= 2:
+            allowed += array.shape[2:]
+        if array.ndim < 2 or allowed != list(array.shape):
             raise InputError(
                 f"trace of {trace.backend}, {kind} of population {name}",
                 f"an array of shape {list(array.shape)}",
-                f"{allowed}, and equal samples and steps for all",
+                f"{allowed}" if array.ndim >= 2 else "[samples, steps, ...]",
             )
 
 

@@ -171,6 +171,36 @@ def test_sums_at_the_edge_of_float32() -> None:
     check(network, frames)
 
 
+@pytest.mark.parametrize("du", [fx.NO_CURRENT, 0, 2047])
+def test_both_ends_of_the_wrap(du: int) -> None:
+    """2^17 << 6 is 2^23, which stays; its negative becomes it; one more wraps."""
+    frames = np.array([131071, 131072, 131073, -131071, -131072, -131073]).reshape(6, 1, 1)
+    post = testing.lif("a", (1,), 131071, dv=4095, du=du)
+    network = Network(
+        name="n",
+        steps=1,
+        populations=(Input(name="in", shape=(1,), low=-131073, high=131073), post),
+        projections=(OneToOne(name="p", pre="in", post="a", weight=1),),
+    )
+    network = passes.schedule(network)
+    check(network, frames)
+    u = Cpu().run(network, frames, probe=STATES).u["a"].ravel()
+    top = fx.STATE_MAX
+    assert u.tolist() == [top - 64, top, -top + 64, -top + 64, top, top - 64]
+
+
+def test_currents_that_outgrow_32_bits() -> None:
+    """Far outside of the chip's range one wrap is not enough, and the definition still holds."""
+    post = testing.lif("a", (1,), 131071, dv=0, du=0)
+    network = Network(
+        name="n",
+        steps=4,
+        populations=(Input(name="in", shape=(1,), high=262144), post),
+        projections=(OneToOne(name="p", pre="in", post="a", weight=100),),
+    )
+    check(passes.schedule(network), np.full((1, 4, 1), 262144))
+
+
 def test_samples_do_not_meet() -> None:
     """A delay longer than a sample, and taps at its end, bring nothing into the next one."""
     populations = (Input(name="in", shape=(1,)), testing.lif("a", (1,), 1, dv=4095))

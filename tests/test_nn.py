@@ -152,15 +152,14 @@ def test_graded_inputs_never_overflow_the_accumulator() -> None:
     assert 0.8 * fx.ACCUMULATOR_MAX < worst <= 1.05 * fx.ACCUMULATOR_MAX
 
 
-@pytest.mark.parametrize(
-    ("largest", "exponent"), [(0, 0), (51, 0), (52, 1), (819, 4), (1e9, 7)]
-)
+@pytest.mark.parametrize(("largest", "exponent"), [(0, 0), (51, 0), (52, 1), (819, 4), (1e9, 7)])
 def test_bias_exponent_leaves_a_quarter_of_room(largest: float, exponent: int) -> None:
     assert bias_exponent(largest) == exponent
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0, (0, 0)), (127, (127, 0)), (128, (64, 1)), (255, (64, 2)), (9999, (78, 7))]
+    ("value", "expected"),
+    [(0, (0, 0)), (127, (127, 0)), (128, (64, 1)), (255, (64, 2)), (9999, (78, 7))],
 )
 def test_mantissa_is_the_nearest_that_fits(value: int, expected: tuple[int, int]) -> None:
     assert mantissa(value) == expected

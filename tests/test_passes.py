@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stformer import interpret, passes, testing
 from stformer import fixedpoint as fx
+from stformer import interpret, passes, testing
 from stformer.errors import InputError, Unsupported
 from stformer.network import (
     Conv,

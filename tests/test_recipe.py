@@ -20,7 +20,8 @@ def test_all_shipped_recipes_load() -> None:
 
 def test_overrides_replace_single_values_and_keep_types() -> None:
     changed = recipe.load(
-        "digits", ["train.epochs=3", "train.lr=1", "model.residual=or", "model.spatial_strides=[1,1,1]"]
+        "digits",
+        ["train.epochs=3", "train.lr=1", "model.residual=or", "model.spatial_strides=[1,1,1]"],
     )
     assert changed.train.epochs == 3
     assert changed.train.lr == 1.0 and isinstance(changed.train.lr, float)

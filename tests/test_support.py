@@ -27,16 +27,14 @@ STATES = {"cpu": True, "lava-sim": True}
 def networks_with(kind: str) -> list[Network]:
     networks = [sample_network(name) for name in SAMPLES]
     found = [
-        n
-        for n in networks
-        if kind in {type(o).__name__ for o in (*n.populations, *n.projections)}
+        n for n in networks if kind in {type(o).__name__ for o in (*n.populations, *n.projections)}
     ]
     assert found, f"stformer.testing has no sample with a {kind}"
     return found
 
 
 def outcome(backend: str, networks: list[Network]) -> str:
-    """"exact", or "refused"; anything else fails."""
+    """ "exact", or "refused"; anything else fails."""
     engine = deploy.load(backend)
     probe = Probe(states=True)
     for network in networks:
@@ -62,8 +60,7 @@ def test_the_table_in_the_readme_is_what_runs() -> None:
     for kind in ROWS:
         cells = [
             "exact"
-            if {results[n.name if n.name in SAMPLES else n.name, b] for n in networks_with(kind)}
-            == {"exact"}
+            if {results[n.name, b] for n in networks_with(kind)} == {"exact"}
             else "refused"
             for b in COLUMNS
         ]
@@ -71,9 +68,7 @@ def test_the_table_in_the_readme_is_what_runs() -> None:
     recurrent = [outcome(b, [recurrent_network()]) for b in COLUMNS]
     rows.append(("recurrent projection", "defines", *recurrent))
     header = ("kind", "reference", *COLUMNS)
-    table = "".join(
-        f"| {' | '.join(row)} |\n" for row in (header, ("---",) * len(header), *rows)
-    )
+    table = "".join(f"| {' | '.join(row)} |\n" for row in (header, ("---",) * len(header), *rows))
     note = (
         "\n*exact*: every spike, u and v equal to the reference. The `torch` backend is the trained module itself: "
         "every variant of\nSTFormer is compared in `tests/test_lower.py`.\n"

@@ -54,7 +54,9 @@ def test_interrupted_and_resumed_equals_never_interrupted(
     expected = weights(whole)
     for name, value in weights(resumed).items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
-    rows = [json.loads(line) for line in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()
+    ]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     again = train.train(small, tmp_path / "broken", resume=True)
     assert again.epochs_done == 3
@@ -64,7 +66,9 @@ def test_interrupted_and_resumed_equals_never_interrupted(
 
 
 def test_training_learns_and_compiling_keeps_it(tmp_path: Path) -> None:
-    chosen = recipe.load("digits", [*SMALL, "train.epochs=8", "train.batch_size=64", "model.steps=3"])
+    chosen = recipe.load(
+        "digits", [*SMALL, "train.epochs=8", "train.batch_size=64", "model.steps=3"]
+    )
     run = train.train(chosen, tmp_path)
     losses = [
         json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -125,7 +129,12 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
 
 
 def test_data_and_model_must_fit() -> None:
-    for override in ("model.size=16", "model.classes=3", "model.largest_input=255", "model.channels=2"):
+    for override in (
+        "model.size=16",
+        "model.classes=3",
+        "model.largest_input=255",
+        "model.channels=2",
+    ):
         with pytest.raises(InputError, match=override.split("=")[0]):
             train.prepare(recipe.load("digits", [override]))
 

@@ -96,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             raise
         except OSError as e:  # a device that fails under our hands; files have better messages
+            _give_up_output()
             return _fail(f"{e.filename or 'input or output'}: {e.strerror or e}", 2, verbose)
     except StformerError as e:
         return _fail(str(e), e.exit_code, verbose)
@@ -106,8 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130, False)
     except BrokenPipeError:
-        # Python flushes standard output once more at its end; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return 141
     except Exception as e:
         # Not 1: a bug must not read as "the spikes differ".
@@ -136,7 +136,7 @@ def _parse(words: list[str]) -> argparse.Namespace | None:
             f"{what} '{first}' is not known; allowed: {', '.join(known)}."
             + suggestion(first, known)
         )
-    args: argparse.Namespace = parser_of(first, COMMANDS[first], _module(first)).parse_args(rest)
+    args = parser_of(first, COMMANDS[first], _module(first)).parse(rest)
     args.command = first
     return args
 
@@ -149,6 +149,14 @@ def _flushed(code: int) -> int:
     """A full disk or closed pipe behind standard output shows here, not after the exit code."""
     sys.stdout.flush()
     return code
+
+
+def _give_up_output() -> None:
+    """Where standard output fails, Python's own flush at the end would fail once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int, verbose: bool) -> int:

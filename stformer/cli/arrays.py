@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -55,11 +56,9 @@ def read_data(path: Path, network: Network) -> Data:
     try:
         if path.suffix == ".npy":
             with path.open("rb") as f:
-                return Data(
-                    inputs={names[0]: _array(where, f, path.stat().st_size)},
-                    labels=None,
-                    source=path.name,
-                )
+                array = _array(where, f, path.stat().st_size)
+            _check_counts(where, {names[0]: array}, network)
+            return Data(inputs={names[0]: array}, labels=None, source=path.name)
         with zipfile.ZipFile(path) as archive:
             inputs = {names_of: _member(where, archive, key) for key, names_of in keys.items()}
             has_labels = "labels.npy" in archive.namelist()
@@ -73,6 +72,7 @@ def read_data(path: Path, network: Network) -> Data:
         ) from e
     except OSError as e:
         raise InputError(where, f"cannot be read ({e.strerror})", "a readable file") from e
+    _check_counts(where, inputs, network)
     if labels is not None:
         _check_labels(where, labels, len(next(iter(inputs.values()))), network)
     return Data(inputs=inputs, labels=labels, source=path.name)
@@ -119,6 +119,17 @@ def _read_into(f: IO[bytes], target: memoryview) -> None:
         if not count:
             raise EOFError("the data end too early")
         done += count
+
+
+def _check_counts(where: str, inputs: Mapping[str, npt.NDArray[Any]], network: Network) -> None:
+    """Samples are counted and cut before `check_inputs` sees them: they must be countable."""
+    for name, array in inputs.items():
+        if array.ndim == 0:
+            shape = ", ".join(map(str, ("samples", network.steps, *network[name].shape)))
+            raise InputError(where, "a single number", f"[{shape}]")
+    counts = {name: len(a) for name, a in inputs.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(where, f"samples {counts}", "equal numbers for all inputs")
 
 
 def _check_labels(where: str, labels: npt.NDArray[Any], samples: int, network: Network) -> None:

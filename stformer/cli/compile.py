@@ -41,9 +41,7 @@ def run(args: argparse.Namespace) -> int:
             say(args, f"epoch {row['epoch']:.0f} of {row['epochs']:.0f}: {epoch_text(row)}")
 
         compiled = compile_run(done, finetune_epochs=wanted, report=report)
-    storage.save(
-        args.output, compiled.network, provenance=compiled.provenance(done.recipe)
-    )
+    storage.save(args.output, compiled.network, provenance=compiled.provenance(done.recipe))
     plain = {
         "model": args.output,
         "digest": compiled.network.digest(),

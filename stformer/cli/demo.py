@@ -78,7 +78,6 @@ def _plain(result: Result) -> dict[str, Any]:
 
 def _text(result: Result) -> str:
     compiled, network = result.compiled, result.compiled.network
-    lava = result.info["lava-sim"]
     lines = [
         "",
         f"float accuracy     {100 * compiled.float_accuracy:.2f} %",
@@ -86,11 +85,7 @@ def _text(result: Result) -> str:
         f"network            {len(network.populations)} populations, "
         f"{len(network.projections)} projections, {network.depth} steps deep, "
         f"digest {network.digest()[:12]}",
-        "Lava run           "
-        + ", ".join(
-            f"{key.replace('_', ' ')} {v:.1f}" if isinstance(v, float) else f"{key.replace('_', ' ')} {v}"
-            for key, v in lava.items()
-        ),
+        f"Lava run           {result.lava}",
         "",
         *(r.verdict for r in result.reports),
         *(r.to_text() for r in result.reports if not r.proven),

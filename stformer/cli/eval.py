@@ -84,7 +84,8 @@ def _text(plain: dict[str, Any]) -> str:
     from stformer.report import table
 
     rows = [
-        [label, *row, row[label] / max(sum(row), 1)] for label, row in enumerate(plain["confusion"])
+        [label, *row, row[label] / max(sum(row), 1)]
+        for label, row in enumerate(plain["confusion"])
     ]
     head = ["label", *map(str, range(len(rows))), "right"]
     return (

@@ -48,13 +48,13 @@ def describe(network: Network) -> dict[str, Any]:
 
 
 def _population(p: Population) -> dict[str, Any]:
-    from stformer.network import Input, Lif, Readout, fan_in_shape
+    from stformer.network import Input, Lif, Readout, neurons
 
     plain: dict[str, Any] = {
         "name": p.name,
         "kind": type(p).__name__,
         "shape": list(p.shape),
-        "neurons": fan_in_shape(p),
+        "neurons": neurons(p),
         "latency": p.latency,
         "parameters": 0,
     }
@@ -102,7 +102,7 @@ def synapses(network: Network, p: Projection) -> int:
         OneToOne,
         SumTokens,
         conv_output,
-        fan_in_shape,
+        neurons,
     )
 
     pre, post = network[p.pre], network[p.post]
@@ -110,9 +110,9 @@ def synapses(network: Network, p: Projection) -> int:
         case Dense():
             count = p.weight.size
         case OneToOne() | BroadcastTokens():
-            count = fan_in_shape(post)
+            count = neurons(post)
         case SumTokens():
-            count = fan_in_shape(pre)
+            count = neurons(pre)
         case Conv():
             out = conv_output(p, pre.shape[1], pre.shape[2])
             taps = [_taps(p, axis, pre.shape[1 + axis], out[axis]) for axis in (0, 1)]

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, NoReturn
+from itertools import takewhile
+from typing import NoReturn
 
 from stformer.cli import Command
 from stformer.errors import StformerError
@@ -23,16 +24,16 @@ class Parser(argparse.ArgumentParser):
         end = "" if message.endswith("?") else "."
         raise UsageError(f"{self.prog}: {message}{end} See `{self.prog} --help`.")
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """The arguments; every one of them must be known."""
         flags = [f for f in self._option_string_actions if f.startswith("--")]
-        words = list(args or ())
-        for word in words[: words.index("--") if "--" in words else None]:
+        for word in takewhile(lambda word: word != "--", words):
             name = word.partition("=")[0]
             if name.startswith("--") and name not in flags:  # before anything that is missing
                 self.error(
                     f"flag '{name}' is not known{suggestion(name, flags, '; did you mean')}"
                 )
-        known, unknown = self.parse_known_args(words, namespace)
+        known, unknown = self.parse_known_args(words)
         if unknown:
             odd = next((word for word in unknown if word.startswith("-")), unknown[0])
             what = "not a flag of it" if odd.startswith("-") else "one argument too many"

@@ -18,6 +18,8 @@ def run(args: argparse.Namespace) -> int:
 
     found = [recipe.load(name) for name in recipe.available()]
     plain = {r.name: r.to_plain() for r in found}
-    rows = [[r.name, r.data, r.train.epochs, r.model.get("width"), r.model.get("depth")] for r in found]
+    rows = [
+        [r.name, r.data, r.train.epochs, r.model.get("width"), r.model.get("depth")] for r in found
+    ]
     emit(args, plain, table(["recipe", "data", "epochs", "width", "depth"], rows))
     return 0

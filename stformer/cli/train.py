@@ -24,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="RUN", help="the run folder; runs/RECIPE by default"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
-    parser.add_argument(
-        "--seed", metavar="N", type=int, help="the same as --set train.seed=N"
-    )
+    parser.add_argument("--seed", metavar="N", type=int, help="the same as --set train.seed=N")
 
 
 def run(args: argparse.Namespace) -> int:

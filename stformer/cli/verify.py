@@ -99,9 +99,10 @@ def _compare_files(args: argparse.Namespace) -> Report:
         raise InputError("--traces", f"'{a}' twice", "two files")
     reference, other = Trace.load(a), Trace.load(b)
     network = _network_of(args, reference)
-    if network is None:
-        note("without their MODEL a difference is located but not explained")
-    return compare(reference, other, network, states=args.state)
+    report = compare(reference, other, network, states=args.state)
+    if report.first and network is None:
+        note("with their MODEL the difference would also be explained")
+    return report
 
 
 def _network_of(args: argparse.Namespace, trace: Trace) -> Network | None:

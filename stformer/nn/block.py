@@ -38,7 +38,7 @@ def round_ste(x: Tensor) -> Tensor:
 def over_time(fn: Callable[[Tensor], Tensor], x_TBCHW: Tensor) -> Tensor:
     """Apply a function of batches to every time step at once."""
     y = fn(x_TBCHW.flatten(0, 1))
-    return y.unflatten(0, x_TBCHW.shape[:2])
+    return y.reshape(*x_TBCHW.shape[:2], *y.shape[1:])
 
 
 def delayed(x_TBCHW: Tensor, steps: int) -> Tensor:
@@ -117,6 +117,9 @@ class Block(Spiking):
             (the residual of the paper's Eq. 6); None for none.
     """
 
+    vth: Tensor
+    bias_exp: Tensor
+
     def __init__(
         self,
         synapses: Sequence[Synapse],
@@ -187,9 +190,10 @@ class Block(Spiking):
         if self.norm is None:
             return
         norm = self.norm
-        deviation = torch.sqrt(norm.running_var + norm.eps)  # type: ignore[operator]
-        factor = norm.weight / deviation
-        bias = norm.bias - norm.running_mean * factor  # type: ignore[operator]
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        bias = norm.bias - norm.running_mean * factor
         for s in self._synapses():
             rows = factor[s.first : s.first + s.c_out]
             s.weight.mul_(rows[:, None, None, None])
@@ -212,8 +216,8 @@ class Block(Spiking):
             s.weight.mul_(vth)
         self.bias.copy_(bias * vth)
         self.bias.requires_grad_(True)
-        self.vth.fill_(vth)  # type: ignore[operator]
-        self.bias_exp.fill_(bias_exponent(float(self.bias.abs().max())))  # type: ignore[operator]
+        self.vth.fill_(vth)
+        self.bias_exp.fill_(bias_exponent(float(self.bias.abs().max())))
         self.norm = None
 
     @torch.no_grad()
@@ -222,14 +226,14 @@ class Block(Spiking):
         for s in self._synapses():
             s.weight.mul_(0.5)
         self.bias.mul_(0.5)
-        self.vth.fill_(max(self._vth() // 2, 1))  # type: ignore[operator]
+        self.vth.fill_(max(self._vth() // 2, 1))
 
     def _vth(self) -> int:
-        return int(self.vth)  # type: ignore[arg-type]
+        return int(self.vth)
 
     def _bias_steps(self) -> Tensor:
         """bias_mant [C, 1, 1] as a whole-numbered float tensor with gradient."""
-        unit = 2.0 ** (int(self.bias_exp) - fx.SHIFT)  # type: ignore[arg-type]
+        unit = 2.0 ** (int(self.bias_exp) - fx.SHIFT)
         low, high = fx.BIAS_MANT_RANGE
         return round_ste(self.bias / unit).clamp(low, high)[:, None, None]
 
@@ -248,7 +252,7 @@ class Block(Spiking):
             a = a + inputs[self.skip] * (weight << exponent)
         if self.watch_sums:
             self.largest_sum = max(self.largest_sum, int(a.detach().abs().max()))
-        bias = self._bias_steps() * 2.0 ** int(self.bias_exp)  # type: ignore[arg-type]
+        bias = self._bias_steps() * 2.0 ** int(self.bias_exp)
         if self.recorder is not None:
             result = lif_states(a, self.neuron, bias, self._vth())
             self.recorder(self.population, result.s, result.u, result.v)
@@ -270,16 +274,14 @@ class Block(Spiking):
                 vth=self._vth(),
                 dv=self.neuron.dv,
                 bias_mant=self._bias_steps().detach().numpy().astype(np.int16),
-                bias_exp=int(self.bias_exp),  # type: ignore[arg-type]
+                bias_exp=int(self.bias_exp),
             )
         )
         for key, (source, template) in convs.items():
             self._names[key] = builder.connect(wires[source], self.population, template)
         if self.skip is not None:
             weight, exponent = self._skip_weight()
-            skip = OneToOne(
-                name="", pre="", post="", weight=weight, weight_exp=exponent, delay=0
-            )
+            skip = OneToOne(name="", pre="", post="", weight=weight, weight_exp=exponent, delay=0)
             builder.connect(wires[self.skip], self.population, skip)
         return wire
 
@@ -296,15 +298,18 @@ class Block(Spiking):
             key = self._key(s)
             if key in merged:
                 full = full + merged[key][1].weight
-            merged[key] = s.source, Conv(
-                name="",
-                pre="",
-                post="",
-                weight=full,
-                stride=(s.stride, s.stride),
-                padding=s.padding,
-                groups=s.groups,
-                delay=s.delay,
+            merged[key] = (
+                s.source,
+                Conv(
+                    name="",
+                    pre="",
+                    post="",
+                    weight=full,
+                    stride=(s.stride, s.stride),
+                    padding=s.padding,
+                    groups=s.groups,
+                    delay=s.delay,
+                ),
             )
         return merged
 
@@ -317,8 +322,8 @@ class Block(Spiking):
         self.norm = None
         population = network[self.population]
         assert isinstance(population, Lif)
-        self.vth.fill_(population.vth)  # type: ignore[operator]
-        self.bias_exp.fill_(population.bias_exp)  # type: ignore[operator]
+        self.vth.fill_(population.vth)
+        self.bias_exp.fill_(population.bias_exp)
         bias = torch.from_numpy(population.bias_mant.astype(np.float32)).reshape(-1)
         self.bias.copy_(bias * 2.0 ** (population.bias_exp - fx.SHIFT))
         self.bias.requires_grad_(True)

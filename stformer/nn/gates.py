@@ -38,7 +38,9 @@ ANY, BOTH = 1, 3  # thresholds
 Residual = Literal["iand", "or", "add"]
 
 
-def _template(kind: type[OneToOne] | type[SumTokens] | type[BroadcastTokens], w: int) -> Projection:
+def _template(
+    kind: type[OneToOne] | type[SumTokens] | type[BroadcastTokens], w: int
+) -> Projection:
     return kind(name="", pre="", post="", weight=w)
 
 
@@ -161,9 +163,7 @@ class Pool(Fixed):
                     x,
                 )
             )
-        return over_time(
-            lambda s: F.max_pool2d(s, self.kernel, self.stride, self.padding), x
-        )
+        return over_time(lambda s: F.max_pool2d(s, self.kernel, self.stride, self.padding), x)
 
 
 class TokenSum(Fixed):
@@ -202,7 +202,9 @@ class HeadSum(Fixed):
             out = self._add(x, (self.heads, *x.shape[1:]))
             gather = np.full((self.heads, x.shape[0] // self.heads, 1, 1), UNIT, np.int8)
             x.builder.connect(
-                x, self.population, Conv(name="", pre="", post="", weight=gather, groups=self.heads)
+                x,
+                self.population,
+                Conv(name="", pre="", post="", weight=gather, groups=self.heads),
             )
             return out
         a = UNIT * x.unflatten(2, (self.heads, -1)).sum(3)

@@ -48,7 +48,9 @@ class Spikes:
     v: Tensor | None = None
 
 
-def lif(a: Tensor, neuron: Neuron, *, bias: Tensor | float = 0.0, vth: int | None = None) -> Tensor:
+def lif(
+    a: Tensor, neuron: Neuron, *, bias: Tensor | float = 0.0, vth: int | None = None
+) -> Tensor:
     """Spikes of an LIF population, with gradients.
 
     Args:

@@ -26,6 +26,9 @@ class Readout(Spiking):
         classes: number of logits.
     """
 
+    scale: Tensor
+    bias_exp: Tensor
+
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(classes, channels))
@@ -40,7 +43,7 @@ class Readout(Spiking):
 
     @property
     def integer(self) -> bool:
-        return bool(self.scale > 0)  # type: ignore[operator]
+        return bool(self.scale > 0)
 
     def forward(self, x: Any) -> Any:
         """[T, B, C, H, W] to logits [B, classes], in the float network's unit in both lives."""
@@ -49,7 +52,7 @@ class Readout(Spiking):
         if not self.integer:
             return x.mean((0, 3, 4)) @ self.weight.T + self.bias
         v = self._membrane(x)
-        scale = self.scale * (len(x) * x.shape[3] * x.shape[4] << fx.SHIFT)  # type: ignore[operator]
+        scale = self.scale * (len(x) * x.shape[3] * x.shape[4] << fx.SHIFT)
         return v[-1] / scale
 
     @torch.no_grad()
@@ -60,23 +63,23 @@ class Readout(Spiking):
         scale = fx.WEIGHT_RANGE[1] / max(float(self.weight.abs().max()), 1e-6)
         self.weight.mul_(scale)
         self.bias.mul_(scale)  # still per token: _bias_steps multiplies
-        self.scale.fill_(scale)  # type: ignore[operator]
+        self.scale.fill_(scale)
 
     def fix_bias(self, tokens: int) -> None:
         """Choose the bias exponent for that many tokens; called once, when quantising."""
         self.tokens = tokens
         largest = float(self.bias.abs().max()) * tokens
-        self.bias_exp.fill_(bias_exponent(largest))  # type: ignore[operator]
+        self.bias_exp.fill_(bias_exponent(largest))
 
     @torch.no_grad()
     def halve(self) -> None:
         """Halve weights and bias: the same logits on a coarser grid."""
         self.weight.mul_(0.5)
         self.bias.mul_(0.5)
-        self.scale.mul_(0.5)  # type: ignore[operator]
+        self.scale.mul_(0.5)
 
     def _bias_steps(self) -> Tensor:
-        unit = 2.0 ** (int(self.bias_exp) - fx.SHIFT)  # type: ignore[arg-type]
+        unit = 2.0 ** (int(self.bias_exp) - fx.SHIFT)
         low, high = fx.BIAS_MANT_RANGE
         return round_ste(self.bias * self.tokens / unit).clamp(low, high)
 
@@ -88,8 +91,8 @@ class Readout(Spiking):
         a = x.sum((3, 4)) @ self._weights().T
         if self.watch_sums:
             self.largest_sum = max(self.largest_sum, int(a.detach().abs().max()))
-        bias = self._bias_steps() * 2.0 ** int(self.bias_exp)  # type: ignore[arg-type]
-        v = (a * 2**fx.SHIFT + bias).cumsum(0)
+        bias = self._bias_steps() * 2.0 ** int(self.bias_exp)
+        v: Tensor = (a * 2**fx.SHIFT + bias).cumsum(0)
         if self.recorder is not None:
             whole = v.round().to(torch.int64)[..., None, None]
             self.recorder(self.population, whole, None, whole)
@@ -104,7 +107,7 @@ class Readout(Spiking):
                 name=self.population,
                 shape=(classes, 1, 1),
                 bias_mant=self._bias_steps().detach().numpy().astype(np.int16)[:, None, None],
-                bias_exp=int(self.bias_exp),  # type: ignore[arg-type]
+                bias_exp=int(self.bias_exp),
             )
         )
         kernel = np.ascontiguousarray(
@@ -127,7 +130,7 @@ class Readout(Spiking):
         )
         self.tokens = kernel.shape[2] * kernel.shape[3]
         self.weight.copy_(torch.from_numpy(kernel[:, :, 0, 0].astype(np.float32)))
-        self.bias_exp.fill_(population.bias_exp)  # type: ignore[operator]
+        self.bias_exp.fill_(population.bias_exp)
         mant = torch.from_numpy(population.bias_mant.astype(np.float32)).reshape(-1)
         self.bias.copy_(mant * 2.0 ** (population.bias_exp - fx.SHIFT) / self.tokens)
-        self.scale.fill_(1.0)  # type: ignore[operator]
+        self.scale.fill_(1.0)

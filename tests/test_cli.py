@@ -1,0 +1,339 @@
+"""The command line: its surface, mistakes in its words, and its answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from stformer import deploy, interpret, storage
+from stformer.cli import COMMANDS
+from stformer.cli.info import synapses
+from stformer.cli.parser import parser_of
+from stformer.interpret import synapse
+from stformer.network import Network
+from stformer.testing import SAMPLES, inputs_for, sample_network
+from stformer.trace import Inputs, Probe, Trace
+
+if TYPE_CHECKING:
+    from conftest import Call
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The flags of every command beside --help, --json and --verbose: what scripts rely on.
+SURFACE = {
+    "demo": {"-o", "--output", "--set", "--lava-samples"},
+    "train": {"--set", "-o", "--output", "--resume", "--seed"},
+    "eval": {"--data", "--samples"},
+    "compile": {"-o", "--output", "--finetune"},
+    "info": set[str](),
+    "run": {"--backend", "--data", "--samples", "-o", "--output", "--state"},
+    "verify": {"--backend", "--against", "--data", "--samples", "--state", "--traces"},
+    "targets": set[str](),
+    "datasets": set[str](),
+    "recipes": set[str](),
+}
+COMMON = {"-h", "--help", "--json", "-v", "--verbose"}
+
+
+# --- surface ----------------------------------------------------------------------------------
+
+
+def test_the_surface_is_what_is_written_here() -> None:
+    assert list(COMMANDS) == list(SURFACE)
+    for name, command in COMMANDS.items():
+        parser = parser_of(name, command, command.module or f"stformer.cli.{name}")
+        flags = {f for action in parser._actions for f in action.option_strings}
+        assert flags == SURFACE[name] | COMMON, name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str, call: Call) -> None:
+    code, out, err = call(name, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"usage: stformer {name} ")
+    assert f"example: stformer {name}" in out
+    for flag in SURFACE[name] | COMMON:
+        assert flag in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_are_legal(name: str) -> None:
+    command = COMMANDS[name]
+    program, first, *words = command.example.split()
+    assert (program, first) == ("stformer", name)
+    parser_of(name, command, command.module or f"stformer.cli.{name}").parse(words)
+
+
+def test_the_overview_lists_every_command(call: Call) -> None:
+    code, out, err = call("--help")
+    assert (code, err) == (0, "")
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in out
+        assert command.summary in out
+    assert call("-h")[1] == out
+    assert call("--version")[1].startswith("stformer 0.")
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    """`import stformer` is counted apart: what the command line adds is argparse and itself."""
+    code = (
+        "import sys, stformer\n"
+        "before = set(sys.modules)\n"
+        "from stformer.cli import main\n"
+        "assert main(['--help']) == 0\n"
+        "ours = {m for m in set(sys.modules) - before if m.startswith('stformer')}\n"
+        "assert ours == {'stformer.cli', 'stformer.cli.parser'}, ours\n"
+        "assert not {'torch', 'lava', 'h5py', 'sklearn', 'scipy'} & set(sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# --- mistakes in the words ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ([], ["no command", "verify"]),
+        (["vrify"], ["'vrify'", "info, run, verify", "Did you mean 'verify'?"]),
+        (["xyzzy"], ["'xyzzy'"]),
+        (["--verison"], ["'--verison'", "Did you mean '--version'?"]),
+        (["run", "--bakend", "cpu"], ["stformer run", "did you mean '--backend'?"]),
+        (["run", "--sample=3"], ["'--sample'", "did you mean '--samples'?"]),
+        (["info", "a", "b"], ["'b'", "too many"]),
+        (["info", "-x"], ["'-x'"]),
+        (["run"], ["required: --backend", "stformer run --help"]),
+        (["run", "--backend"], ["expected one argument"]),
+        (["run", "--backend", "cpu", "--samples", "0"], ["--samples", "'0'", "from 1"]),
+        (["run", "--backend", "cpu", "--samples", "-4"], ["--samples", "from 1"]),
+        (["run", "--backend", "cpu", "--samples", "many"], ["'many'", "from 1"]),
+        (["verify"], ["--backend", "--traces"]),
+        (["verify", "--backend", ","], ["names none"]),
+        (["verify", "--traces", "a"], ["expected 2 arguments"]),
+        (["verify", "--traces", "a", "b", "--backend", "cpu"], ["--backend has no use"]),
+        (["verify", "--traces", "a", "b", "--samples", "2"], ["--samples has no use"]),
+    ],
+)
+def test_mistakes_in_the_words(words: list[str], parts: list[str], call: Call) -> None:
+    message = call.fails(*words)
+    for part in parts:
+        assert part in message, message
+
+
+def test_far_names_get_no_suggestion(call: Call) -> None:
+    assert "mean" not in call.fails("xyzzy")
+    assert "mean" not in call.fails("info", "--qqqqqq")
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+
+def test_info_counts(call: Call, model: Path, network: Network) -> None:
+    plain = call.json("info", model)
+    assert plain["digest"] == network.digest()
+    assert [p["name"] for p in plain["populations"]] == [p.name for p in network.populations]
+    assert [p["latency"] for p in plain["populations"]] == [p.latency for p in network.populations]
+    assert plain["latency"] == network.depth
+    total = plain["total"]
+    assert total["neurons"] == sum(
+        p["neurons"] for p in plain["populations"] if p["kind"] != "Input"
+    )
+    code, out, err = call("info", model)
+    assert (code, err) == (0, "")
+    assert network.digest() in out
+    for p in (*network.populations, *network.projections):
+        assert p.name in out
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_synapses_are_counted_as_they_act(name: str) -> None:
+    """One spike at a time through weights of 1: the sum of all that arrives is the count."""
+    sample = sample_network(name)
+    for p in sample.projections:
+        pre, post = sample[p.pre].shape, sample[p.post].shape
+        weight: Any = 1 if isinstance(p.weight, int) else np.ones_like(p.weight)
+        ones = replace(p, weight=weight, weight_exp=0)
+        size = int(np.prod(pre))
+        single = np.eye(size, dtype=np.int64).reshape(size, *pre)
+        assert synapses(sample, p) == synapse(ones, single, post).sum()
+
+
+def test_run_answers_and_saves(
+    call: Call, tmp_path: Path, model: Path, data: Path, network: Network, frames: Any
+) -> None:
+    out = tmp_path / "t.trace"
+    run = ("run", model, "--backend", "reference", "--data", data, "-o", out)
+    plain = call.json(*run, "--state")
+    saved, expected = Trace.load(out), interpret.run(network, frames, probe=Probe(states=True))
+    assert saved.populations == expected.populations
+    for name in expected.populations:
+        assert np.array_equal(saved[name], expected[name])
+    assert set(saved.v) == set(expected.v)
+    assert plain["trace"] == str(out)
+    assert plain["accuracy"] is None
+    assert plain["digest"] == network.digest()
+    for p in plain["populations"]:
+        assert p["rate"] == pytest.approx(expected[p["name"]].mean())
+        assert p["spikes"] == expected[p["name"]].sum()
+    assert not call.json(*run)["info"]
+    assert not Trace.load(out).v
+
+
+def test_accuracy_is_the_readouts_last_word(call: Call, tmp_path: Path) -> None:
+    readout = sample_network("readout")
+    storage.save(tmp_path / "r.stf", readout)
+    (x,) = inputs_for(readout, 6, np.random.default_rng(1)).values()
+    trace = interpret.run(readout, x)
+    answers = trace[readout.readouts[0].name][:, -1].reshape(6, -1).argmax(1)
+    labels = answers.copy()
+    labels[:2] = (labels[:2] + 1) % 2
+    wrong = int((labels != answers).sum())
+    assert wrong
+    np.savez(tmp_path / "x.npz", inputs=x, labels=labels)
+    words = ("run", tmp_path / "r.stf", "--backend", "reference", "--data", tmp_path / "x.npz")
+    plain = call.json(*words)
+    assert plain["predictions"] == answers.tolist()
+    assert plain["correct"] == 6 - wrong
+    assert plain["accuracy"] == (6 - wrong) / 6
+    assert f"accuracy {100 * (6 - wrong) / 6:.2f} %" in call(*words)[1]
+
+
+def test_verify_proves(call: Call, model: Path, data: Path) -> None:
+    verify = ("verify", model, "--data", data)
+    plain = call.json(*verify, "--backend", "reference,cpu", "--state")
+    assert plain["proven"] is True
+    assert [r["other"] for r in plain["reports"]] == ["reference", "cpu"]
+    assert all(r["compared"] and r["states_compared"] for r in plain["reports"])
+    code, out, err = call(*verify, "--backend", "cpu")
+    assert (code, err) == (0, "")
+    assert out.startswith("EQUIVALENT  cpu against reference")
+    assert call.json(*verify, "--backend", "reference", "--against", "cpu")["proven"]
+
+
+def lying(network: Network, inputs: Inputs, probe: Probe) -> Trace:
+    """The reference, but its last population sends something else in the last sample."""
+    trace = interpret.run(network, inputs, probe=probe)
+    name = trace.populations[-1]
+    wrong = trace[name].copy()
+    wrong[-1, -1].flat[2] = 1 - wrong[-1, -1].flat[2]
+    return replace(trace, backend="fake", spikes={**trace.spikes, name: wrong})
+
+
+def test_verify_finds(
+    call: Call, model: Path, data: Path, fake_backend: Callable[..., str], network: Network
+) -> None:
+    verify = ("verify", model, "--data", data, "--backend", f"reference,{fake_backend(lying)}")
+    code, out, err = call(*verify)
+    assert (code, err) == (1, "")
+    first, second, *_ = out.splitlines()
+    assert first.startswith("EQUIVALENT")
+    assert second.startswith("DIFFERENT  fake against reference: 1 of ")
+    last = network.populations[-1].name
+    assert f"population {last}, sample 4, step 3, neuron 2" in out
+    plain = call.json(*verify, code=1)
+    assert [r["proven"] for r in plain["reports"]] == [True, False]
+    assert plain["proven"] is False
+
+
+def test_silence_proves_nothing(call: Call, tmp_path: Path) -> None:
+    dense = sample_network("dense")
+    storage.save(tmp_path / "d.stf", dense)
+    (x,) = inputs_for(dense, 2, np.random.default_rng(0)).values()
+    np.save(tmp_path / "x.npy", x * 0)
+    trace = interpret.run(dense, x * 0)
+    assert not any(a.any() for a in trace.spikes.values()), "this sample network is not silent"
+    code, out, _ = call(
+        "verify", tmp_path / "d.stf", "--data", tmp_path / "x.npy", "--backend", "cpu"
+    )
+    assert code == 1
+    assert out.startswith("SILENT")
+
+
+def test_slow_backends_run_fewer_samples_by_default(
+    call: Call,
+    model: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from stformer.cli import verify
+
+    monkeypatch.setattr(verify, "FEW", {"cpu": 3})
+    words = ("verify", model, "--data", data, "--backend", "reference,cpu")
+    code, out, err = call(*words, "--json")
+    assert code == 0
+    assert [r["samples"] for r in json.loads(out)["reports"]] == [5, 3]
+    assert "cpu runs the first 3 of 5 samples" in err
+    plain = call.json(*words, "--samples", "4")
+    assert [r["samples"] for r in plain["reports"]] == [4, 4]
+
+
+def test_verify_of_saved_traces(
+    call: Call, tmp_path: Path, model: Path, data: Path, network: Network
+) -> None:
+    a, b, c = (tmp_path / f"{name}.trace" for name in "abc")
+    for backend, path in (("reference", a), ("cpu", b)):
+        run = ("run", model, "--backend", backend, "--data", data, "-o", path)
+        assert call(*run, "--state")[0] == 0
+    assert call.json("verify", model, "--traces", a, b, "--state")["proven"]
+    code, out, err = call("verify", "--traces", a, b)
+    assert code == 0
+    assert err == ""
+    trace = Trace.load(b)
+    name = network.populations[1].name
+    wrong = trace[name].copy()
+    wrong[1, 2].flat[0] ^= 1
+    replace(trace, spikes={**trace.spikes, name: wrong}).save(c)
+    for words in (("verify", model, "--traces", a, c), ("verify", "--traces", a, c)):
+        code, out, err = call(*words)
+        assert code == 1
+        assert f"population {name}, sample 1, step 2, neuron 0" in out
+    other = Trace.load(b)
+    replace(other, network="0" * 64).save(c)
+    assert "different network" in call.fails("verify", "--traces", a, c)
+    replace(other, inputs="0" * 64).save(c)
+    assert "different inputs" in call.fails("verify", "--traces", a, c)
+    assert "twice" in call.fails("verify", "--traces", a, a)
+    assert "gone" in call.fails("verify", "--traces", a, tmp_path / "gone")
+    storage.save(tmp_path / "o.stf", sample_network("dense"))
+    assert "the model" in call.fails("verify", tmp_path / "o.stf", "--traces", a, b)
+
+
+def test_targets_say_why_not(call: Call, fake_backend: Callable[..., str]) -> None:
+    fake_backend(missing="no chip on this desk; pip install chip")
+    deploy.BACKENDS["broken-import"] = "no.such.module:It"
+    try:
+        found = {t["name"]: t for t in call.json("targets")["targets"]}
+        out = call("targets")[1]
+    finally:
+        del deploy.BACKENDS["broken-import"]
+    assert list(found)[:4] == ["reference", "cpu", "torch", "lava-sim"]
+    assert found["reference"] == {"name": "reference", "available": True, "why": None, "get": None}
+    assert found["fake"]["why"] == "no chip on this desk"
+    assert found["fake"]["get"] == "pip install chip"
+    assert "cannot be imported" in found["broken-import"]["why"]
+    assert "pip install chip" in out
+
+
+@pytest.mark.parametrize("name", ["targets", "datasets", "recipes", "info"])
+def test_json_where_nothing_is_asked(name: str, call: Call) -> None:
+    assert call.json(name)
+
+
+def test_the_packaged_model_runs_without_more(call: Call) -> None:
+    plain = call.json("run", "--backend", "cpu", "--samples", "16")
+    assert plain["samples"] == 16
+    assert plain["accuracy"] > 0.8
+    assert call.json("verify", "--backend", "cpu", "--samples", "2", "--state")["proven"]

@@ -1,0 +1,212 @@
+"""Replays are the definition, and a known fault gets its own class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stformer import interpret
+from stformer.diagnose import is_itself_wrong
+from stformer.errors import InputError
+from stformer.network import Dense, Input, IntArray, Lif, Network, Readout, Relay, no_bias
+from stformer.passes import schedule
+from stformer.replay import FAULTS, Fault, integrate, replay
+from stformer.testing import SAMPLES, inputs_for, mutants, recurrent_network, sample_network
+from stformer.trace import Probe, Trace
+from stformer.verify import compare
+
+NETWORKS: dict[str, Callable[[], Network]] = {
+    **SAMPLES,
+    "recurrent": recurrent_network,
+}
+
+
+def run(network: Network, inputs: Any, *, states: bool = True) -> Trace:
+    return interpret.run(network, inputs, probe=Probe(states=states))
+
+
+def frames_for(network: Network, samples: int, seed: int) -> dict[str, Any]:
+    return dict(inputs_for(network, samples, np.random.default_rng(seed)))
+
+
+def posing(trace: Trace, as_: Trace, name: str = "mutant") -> Trace:
+    """A mutant's trace that claims to be of the original network."""
+    return replace(trace, network=as_.network, backend=name)
+
+
+def without(trace: Trace, *names: str) -> Trace:
+    def rest(arrays: Mapping[str, IntArray]) -> dict[str, IntArray]:
+        return {k: a for k, a in arrays.items() if k not in names}
+
+    return replace(trace, spikes=rest(trace.spikes), u=rest(trace.u), v=rest(trace.v))
+
+
+def changed(trace: Trace, name: str, at: tuple[int, ...], kind: str = "spikes") -> Trace:
+    """A trace with one value another: a spike flipped, a number one larger."""
+    arrays = dict(getattr(trace, kind))
+    array = arrays[name].copy()
+    array[at] = 1 - array[at] if array.dtype == np.uint8 else array[at] + 1
+    change: dict[str, Any] = {kind: {**arrays, name: array}}
+    return replace(trace, **change)
+
+
+@pytest.fixture(scope="module")
+def attention() -> tuple[Network, Trace]:
+    network = sample_network("attention")
+    return network, run(network, frames_for(network, 3, seed=1))
+
+
+@pytest.mark.parametrize("name", ["temporal", "attention"])
+def test_dropped_projections_and_delays_are_classified(name: str) -> None:
+    network = sample_network(name)
+    inputs = frames_for(network, 4, seed=2)
+    reference = run(network, inputs)
+    seen = set()
+    for what, _, mutant in mutants(network, seed=3):
+        if not what.endswith("dropped") and not what.startswith("delay"):
+            continue
+        first = compare(reference, posing(run(mutant, inputs), reference), network).first
+        if first is not None:
+            seen.add(first.kind)
+            assert first.kind in ("weight difference", "delay offset"), f"{what}: {first}"
+    assert seen == {"weight difference", "delay offset"}
+
+
+# --- replay -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("relays", [True, False])
+def test_a_replay_is_the_recording(name: str, relays: bool) -> None:
+    network = NETWORKS[name]()
+    full = run(network, frames_for(network, 3, seed=4))
+    lacking = [] if relays else [p.name for p in network.populations if isinstance(p, Relay)]
+    trace = without(full, *lacking)
+    for p in network.populations:
+        if isinstance(p, Input):
+            continue
+        again = replay(network, p.name, trace)
+        assert np.array_equal(again.spikes, full[p.name])
+        for mine, record in ((again.u, full.u), (again.v, full.v)):
+            assert (mine is None) == (p.name not in record)
+            assert mine is None or np.array_equal(mine, record[p.name])
+
+
+def test_replay_says_what_it_lacks(attention: tuple[Network, Trace]) -> None:
+    network, trace = attention
+    target = next(p for p in network.projections if isinstance(network[p.pre], Lif))
+    with pytest.raises(InputError, match=f"no record of .*{target.pre}"):
+        replay(network, target.post, without(trace, target.pre))
+    with pytest.raises(InputError, match="an input"):
+        replay(network, network.inputs[0].name, trace)
+    assert is_itself_wrong(network, target.post, without(trace, target.pre), np.array([0])) is None
+
+
+# --- classes --------------------------------------------------------------------------------
+
+
+def _one_neuron_kind(fault: Fault) -> tuple[Network, IntArray]:
+    """A network whose inputs make that very rule matter, and its inputs [S, T, n]."""
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 2, (3, 6, 12))
+    weight, more = rng.integers(-9, 10, (5, 12)).astype(np.int8), {"vth": 7, "dv": 1000}
+    match fault:
+        case "threshold tie":
+            weight, more = np.full((5, 12), 2, np.int8), {"vth": 12, "dv": 4095}
+        case "wrap":
+            weight, more = np.full((5, 12), 127, np.int8), {"vth": 100000, "dv": 4095}
+        case "clip":  # v falls over the edge, and from there climbs to another place
+            weight, more = np.full((5, 12), 127, np.int8), {"vth": 131071, "dv": 0}
+            weight[:, :6] *= -1
+            inputs[:, :3], inputs[:, 3:] = np.arange(12) < 6, np.arange(12) >= 6
+        case "decay rounding":
+            more = {"vth": 1, "dv": 3}
+        case "reset":
+            more = {"vth": 30, "dv": 100}
+    exp = {"wrap": 7, "clip": 6}.get(fault, 0)
+    populations = (
+        Input(name="x", shape=(12,)),
+        Lif(name="p", shape=(5,), bias_mant=no_bias((5,)), **more),
+        Readout(name="out", shape=(5,), bias_mant=no_bias((5,))),
+    )
+    projections = (
+        Dense(name="x>p", pre="x", post="p", weight=weight, weight_exp=exp),
+        Dense(name="p>out", pre="p", post="out", weight=np.eye(5, dtype=np.int8)),
+    )
+    network = Network(name="n", steps=6, populations=populations, projections=projections)
+    return schedule(network), inputs
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_rule_is_recognised(fault: Fault) -> None:
+    network, inputs = _one_neuron_kind(fault)
+    trace = run(network, inputs)
+    p = network["p"]
+    broken = integrate(p, replay(network, "p", trace).arriving, fault)
+    assert broken.u is not None
+    assert broken.v is not None
+    other = replace(
+        trace,
+        backend="broken",
+        spikes={**trace.spikes, "p": broken.spikes.astype(np.uint8)},
+        u={**trace.u, "p": broken.u.astype(np.int32)},
+        v={**trace.v, "p": broken.v.astype(np.int32)},
+    )
+    report = compare(trace, other, network, states=True)
+    assert report.first is not None
+    assert (report.first.population, report.first.kind) == ("p", fault)
+
+
+def test_an_unbroken_rule_changes_nothing(attention: tuple[Network, Trace]) -> None:
+    network, trace = attention
+    for p in network.populations:
+        if isinstance(p, Lif):
+            again = integrate(p, replay(network, p.name, trace).arriving)
+            assert np.array_equal(again.spikes, trace[p.name])
+
+
+@pytest.mark.parametrize("shift", [1, -1])
+def test_a_shifted_population_is_a_delay_offset(
+    attention: tuple[Network, Trace], shift: int
+) -> None:
+    network, trace = attention
+    name = next(p.name for p in network.populations if isinstance(p, Lif) and trace[p.name].any())
+    moved = np.roll(trace[name], shift, axis=1)
+    moved[:, 0 if shift > 0 else -1] = 0
+    other = replace(trace, spikes={**trace.spikes, name: moved}, u={}, v={})
+    first = compare(replace(trace, u={}, v={}), other, network).first
+    assert first is not None
+    assert (first.population, first.kind) == (name, "delay offset")
+    assert ("late" if shift > 0 else "early") in first.detail
+
+
+def test_a_weight_shows_in_the_current(attention: tuple[Network, Trace]) -> None:
+    network, _ = attention
+    inputs = frames_for(network, 3, seed=1)
+    reference = run(network, inputs)
+    what, _, mutant = next(
+        m for m in mutants(network) if m[0].startswith("one weight") and "+1" in m[0]
+    )
+    other = posing(run(mutant, inputs), reference)
+    first = compare(reference, other, network, states=True).first
+    assert first is not None, what
+    assert first.kind == "weight difference"
+    assert "off by 1 units" in first.detail
+    assert first.reference.arriving == first.other.arriving
+
+
+def test_wrong_inputs_of_a_backend_are_not_its_neurons_fault(
+    attention: tuple[Network, Trace],
+) -> None:
+    network, trace = attention
+    name = network.inputs[0].name
+    first = compare(
+        trace, changed(trace, name, (0, 0, *(0 for _ in network[name].shape))), network
+    ).first
+    assert first is not None
+    assert first.population == name
+    assert "different inputs" in first.detail
