@@ -183,6 +183,7 @@ def _connect(b: _Builder, p: Projection) -> None:
         return
     weights, wait = _matrix(p, pre, post), b.network.axon_delay(p)
     shared = {
+        "name": p.name,
         "num_message_bits": bits,
         # With mixed signs Lava drops the lowest of 9 bits (weightutils.py:305): double the
         # weight here, halve the sum there. Both are exact.
@@ -237,6 +238,7 @@ def _conv(p: Conv, pre: Population, bits: int) -> Any:
     """Lava flips its kernels and orders them C_out, W, H, C_in; exponents it ignores."""
     _, height, width = pre.shape
     process = LavaConv(
+        name=p.name,
         weight=np.ascontiguousarray(
             effective_weight(p)[:, :, ::-1, ::-1].transpose(0, 3, 2, 1), np.int32
         ),

@@ -29,8 +29,9 @@ from stformer.errors import StformerError
 from stformer.network import Input, IntArray, Lif, Network, Readout, to_plain
 from stformer.trace import Probe
 
-LAST_LINES = 20
+LAST_LINES = 30
 POLL_SECONDS = 0.25
+GONE_SECONDS = 2.0  # for killed processes to vanish
 
 
 class LavaFailed(StformerError):
@@ -160,12 +161,25 @@ def _has_exited(child: subprocess.Popen[bytes]) -> bool:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Kill the child's session; nothing of it is needed any more."""
+    """Kill the child's session, of which nothing is needed any more, and see it vanish."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     if child.stdout is not None:
         child.stdout.close()
+    until = time.monotonic() + GONE_SECONDS
+    while _lives(child.pid) and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _lives(group: int) -> bool:
+    """Whether a process group has a member that is more than a zombie; False without /proc."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # gone meanwhile
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _tail(folder: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from stformer.deploy.lava_clean import remove
 
 WATCH_SECONDS = 0.25
+BLAME_SECONDS = 3.0  # for the process that failed to leave its message
 WEIGHING_SHARE = 0.02  # of the time may go into measuring memory
 
 Tell = Callable[[dict[str, object]], None]
@@ -32,12 +33,12 @@ class Watch:
     def __init__(self, folder: Path, parent: int, prefix: str, tell: Tell) -> None:
         self.folder, self.parent, self.prefix, self.tell = folder, parent, prefix, tell
         self.peak_mib = 0.0
-        self._actors: list[Any] = []
+        self._actors: list[tuple[str, Any]] = []
         self._ended = threading.Event()
         threading.Thread(target=self._wait_for_parent, daemon=True).start()
 
-    def start(self, actors: list[Any]) -> None:
-        """Watch these Lava processes from now on."""
+    def start(self, actors: list[tuple[str, Any]]) -> None:
+        """Watch these Lava processes, each with a name for people, from now on."""
         self._actors = actors
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -61,20 +62,32 @@ class Watch:
         self._end(keep_folder=False)
 
     def _watch(self) -> None:
-        weighed, wait = 0.0, 0.0
-        while not self._ended.wait(WATCH_SECONDS):
-            gone = [actor for actor in self._actors if not _alive(actor)]
-            if gone and not self._ended.wait(0.1):
-                self.fail(_last_words(gone[0]))
-            if time.perf_counter() - weighed > wait:
-                begun = time.perf_counter()
-                self._weigh()
-                weighed = time.perf_counter()
-                wait = (weighed - begun) / WEIGHING_SHARE
+        try:
+            weighed, wait = 0.0, 0.0
+            while not self._ended.wait(WATCH_SECONDS):
+                if not all(_alive(actor) for _, actor in self._actors):
+                    self._blame()
+                if time.perf_counter() - weighed > wait:
+                    begun = time.perf_counter()
+                    self._weigh()
+                    weighed = time.perf_counter()
+                    wait = (weighed - begun) / WEIGHING_SHARE
+        except Exception as error:  # unwatched, the run could wait for ever
+            self.fail(f"its watch failed: {error!r}")
+
+    def _blame(self) -> None:
+        """Name the Lava process that failed; the others end with it, sometimes before it."""
+        until = time.perf_counter() + BLAME_SECONDS
+        while time.perf_counter() < until and not self._ended.wait(0.05):
+            for name, actor in self._actors:
+                if words := _last_words(actor):
+                    self.fail(f"{name} {words}")
+        if not self._ended.is_set():
+            self.fail("a Lava process ended early, without a word")
 
     def _weigh(self) -> None:
         """Proportional memory of this process and all Lava processes; 0 where not told."""
-        pids = [os.getpid(), *(actor.pid for actor in self._actors)]
+        pids = [os.getpid(), *(actor.pid for _, actor in self._actors)]
         self.peak_mib = max(self.peak_mib, sum(map(_proportional_kib, pids)) / 1024)
 
 
@@ -86,15 +99,13 @@ def _alive(actor: Any) -> bool:
 
 
 def _last_words(actor: Any) -> str:
-    """Why a Lava process ended: its exception, or its exit code."""
-    builder, code = actor._kwargs["builder"], actor.exitcode
-    where = getattr(getattr(builder, "proc_model", None), "__name__", type(builder).__name__)
+    """Why a Lava process ended: its exception or its signal; nothing if neither is known."""
     if caught := actor.exception:
         error, trace = caught
         print(trace, file=sys.stderr, flush=True)
-        return f"a Lava process ({where}) raised {type(error).__name__}: {error}"
-    how = f"signal {-code}" if code and code < 0 else f"exit code {code}"
-    return f"a Lava process ({where}) ended early, by {how}"
+        return f"raised {type(error).__name__}: {error}"
+    code = actor.exitcode
+    return f"ended early, by signal {-code}" if code and code < 0 else ""
 
 
 def _proportional_kib(pid: int) -> int:

@@ -19,8 +19,9 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import zip_longest
 from math import prod
-from multiprocessing import current_process, shared_memory
+from multiprocessing import current_process, resource_tracker, shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def main() -> None:
             frames = dict(arrays)
         done = run(network, frames, job["spikes"], job["states"], folder, tell, watch)
         assert "torch" not in sys.modules, "torch hangs in Lava processes"
+        resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined] # or a zombie
         tell({"done": done})
     except BaseException as error:
         traceback.print_exc()
@@ -95,7 +97,8 @@ def run(
     config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
     process.create_runtime(run_cfg=config)
     actors = process.runtime._messaging_infrastructure.actors
-    watch.start(list(actors))
+    names = [f"Lava process '{p.name}'" for p in process.runtime._executable.proc_builders]
+    watch.start(list(zip_longest(names, actors, fillvalue="Lava's runtime service")))
     started = time.perf_counter()
     total = length + network.depth
     tell({"step": 0, "steps": total})

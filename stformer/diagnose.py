@@ -149,23 +149,29 @@ def _suspects(
 
 
 def _by_states(network: Network, name: str, trace: Trace, at: At) -> tuple[str, str]:
-    """What u alone tells: with right spikes coming in, a wrong current means wrong synapses."""
+    """What u alone tells: with these spikes coming in, a wrong current means wrong synapses.
+
+    The step at which a neuron's spike is wrong may be later than the one at which its current
+    was, so all steps of the sample up to it count.
+    """
     population = network[name]
-    sample, step, neuron = at
-    if isinstance(population, Lif) and name in trace.u:
-        again = _replay(network, name, trace, np.array([sample]))
-        assert again is not None
-        assert again.u is not None
-        u = int(trace.u[name][sample, step].flat[neuron])
-        expected = int(again.u[0, step].flat[neuron])
-        if u != expected:
-            off = (u - expected) / (1 << fx.SHIFT)
-            return (
-                "weight difference",
-                f"its current is off by {off:g} units of weight, with these spikes coming in",
-            )
-        return "unknown", "the current is right: bias, decay, threshold or reset differ"
-    return "unknown", f"{name} itself differs; compare states to learn more"
+    sample, step, _ = at
+    if not isinstance(population, Lif) or name not in trace.u:
+        return "unknown", f"{name} itself differs; record states to learn more"
+    again = _replay(network, name, trace, np.array([sample]))
+    assert again is not None
+    assert again.u is not None
+    off = trace.u[name][sample, : step + 1].astype(np.int64) - again.u[0, : step + 1]
+    if not off.any():
+        return "unknown", "its current is right: bias, decay, threshold or reset differ"
+    wrong = np.argwhere(off)[0]
+    units = int(off[tuple(wrong)]) / (1 << fx.SHIFT)
+    place = ", ".join(map(str, wrong[1:]))
+    return (
+        "weight difference",
+        f"the current of neuron [{place}] is off by {units:g} units of weight at step {wrong[0]}, "
+        "with these spikes coming in",
+    )
 
 
 def _replay(

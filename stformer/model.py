@@ -141,7 +141,7 @@ def _typed(where: str, value: object, hint: Any) -> object:
 
 
 class SpatialCore(nn.Module):
-    """Three blocks of large convolutions, D/8 to D (paper Eq. 4, Fig. 2), each ending in spikes."""
+    """Three large convolutions, D/8 to D, each ending in spikes (paper Eq. 4, Fig. 2)."""
 
     def __init__(self, c: STFormerConfig, neuron: Neuron) -> None:
         super().__init__()

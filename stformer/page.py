@@ -91,7 +91,8 @@ def _difference(report: Report) -> str:
     assert d is not None
     where = f"population {d.population}, sample {d.sample}, step {d.step}, neuron {d.coordinates}"
     return html.paragraph(
-        f"First difference of {report.other}: {where}: {d.reference.value} against {d.other.value} "
+        f"First difference of {report.other}: {where}: "
+        f"{d.reference.value} against {d.other.value} "
         f"({d.kind}: {d.detail})"
     )
 

@@ -98,6 +98,8 @@ def insert_relays(network: Network) -> Network:
                 )
             before = relay(source, delay, wait - 1) if wait else relay(source, delay - 1, 0)
             name = f"{source.name}@{delay}" + (f"+{wait}" if wait else "")
+            while name in network:  # scheduled before, or a user's own choice
+                name += "#"
             new = Relay(name=name, shape=source.shape, latency=source.latency + wait)
             relays[source.name].append(new)
             feeds.append(

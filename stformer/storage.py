@@ -5,7 +5,7 @@ integer arrays and one JSON text only (`stformer.hdf5`). Writing goes to a file 
 target, then renames (`stformer.files`).
 
 A network file: root attributes format, version and digest; the text
-{"network": structure, "model": ..., "provenance": ...}; each weight and bias under
+{"network": structure, "provenance": ...}; each weight and bias under
 "<population or projection>/<field>". A trace file: root attributes format, version and digest
 (of its content); the text {"network", "inputs", "backend", "info", "populations"}; under
 "spikes/", "u/" and "v/" each population's record, flat in [S, T, *shape] order, spikes as
@@ -44,12 +44,10 @@ class Document:
 
     Attributes:
         network: the integers.
-        model: configuration of the torch module it was lowered from, or None.
         provenance: where it comes from (data set, accuracy, versions), JSON values.
     """
 
     network: Network
-    model: dict[str, object] | None = None
     provenance: dict[str, object] = field(default_factory=dict)
 
 
@@ -57,7 +55,6 @@ def save(
     path: str | Path,
     network: Network,
     *,
-    model: Mapping[str, object] | None = None,
     provenance: Mapping[str, object] | None = None,
 ) -> None:
     """Write a network, whole or not at all; the same arguments give the same bytes.
@@ -65,18 +62,17 @@ def save(
     Args:
         path: of the file, by custom `.stf`.
         network: what to write.
-        model, provenance: JSON values, see `Document`.
+        provenance: JSON values, see `Document`.
 
     Raises:
         InputError: the path cannot be written, the network is larger than `load` accepts,
-            model or provenance are no JSON mappings.
+            provenance is no JSON mapping.
     """
     where = str(path)
     structure, arrays = to_plain(network)
     _check_size(where, sum(a.nbytes for a in arrays.values()), NETWORK_LIMIT)
     top: dict[str, object] = {
         "network": structure,
-        "model": None if model is None else dict(model),
         "provenance": dict(provenance or {}),
     }
     content = hdf5.Content(
@@ -97,15 +93,13 @@ def load(path: str | Path | None = None) -> Network:
 
 
 def load_document(path: str | Path | None = None) -> Document:
-    """A network file with its model configuration and provenance; see `load`."""
+    """A network file with its provenance; see `load`."""
     where = str(PACKAGED if path is None else path)
     content = hdf5.read(where, NETWORK_LIMIT)
     digest = _check_attributes(where, content, NETWORK_FORMAT)
     text = hdf5.parse_json(where, content.text)
-    top = _mapping(where, text, "network", "model", "provenance")
-    model, provenance = top["model"], top["provenance"]
-    if model is not None and not isinstance(model, dict):
-        raise InputError(f"{where}, model", type(model).__name__, "a mapping or null")
+    top = _mapping(where, text, "network", "provenance")
+    provenance = top["provenance"]
     if not isinstance(provenance, dict):
         raise InputError(f"{where}, provenance", type(provenance).__name__, "a mapping")
     try:
@@ -120,7 +114,7 @@ def load_document(path: str | Path | None = None) -> Document:
     if odd:
         raise InputError(where, f"arrays {odd!r:.200}", "one array per weight and bias")
     _check_digest(where, digest, network.digest())
-    return Document(network=network, model=model, provenance=provenance)
+    return Document(network=network, provenance=provenance)
 
 
 def save_trace(path: str | Path, trace: Trace, *, limit: int = TRACE_LIMIT) -> None:

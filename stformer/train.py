@@ -7,6 +7,7 @@ run that was interrupted and resumed gives the weights of one that was not.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 from stformer import data
 from stformer.data import Split
 from stformer.errors import InputError
-from stformer.files import atomic_path, make_folder, write_text
+from stformer.files import make_folder, write_bytes, write_text
 from stformer.model import STFormer, config_from
 from stformer.recipe import Recipe, TrainConfig, from_plain
 
@@ -217,8 +218,9 @@ def _save(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    with atomic_path(out / "checkpoint.pt") as temporary:
-        torch.save(state, temporary)
+    buffer = io.BytesIO()  # torch's own writer answers a full disk with no OSError
+    torch.save(state, buffer)
+    write_bytes(out / "checkpoint.pt", buffer.getvalue())
 
 
 def load_run(folder: Path) -> Run:

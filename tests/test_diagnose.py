@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -188,15 +189,24 @@ def test_a_weight_shows_in_the_current(attention: tuple[Network, Trace]) -> None
     network, _ = attention
     inputs = frames_for(network, 3, seed=1)
     reference = run(network, inputs)
-    what, _, mutant = next(
-        m for m in mutants(network) if m[0].startswith("one weight") and "+1" in m[0]
-    )
-    other = posing(run(mutant, inputs), reference)
-    first = compare(reference, other, network, states=True).first
-    assert first is not None, what
-    assert first.kind == "weight difference"
-    assert "off by 1 units" in first.detail
-    assert first.reference.arriving == first.other.arriving
+    seen = 0
+    for what, _, mutant in mutants(network):
+        other = posing(run(mutant, inputs), reference)
+        if not what.startswith("one weight") or compare(reference, other, network).equivalent:
+            continue
+        sign = "" if "+1" in what else "-"  # shared weights add up
+        for states in (True, False):
+            first = compare(reference, other, network, states=states).first
+            assert first is not None, what
+            if first.kind == "weight difference":  # a weight of 1 that becomes 0 is "missing"
+                seen += 1
+                assert re.search(rf"off by {sign}[1-9]\d* units of weight", first.detail), what
+                assert first.reference.arriving == first.other.arriving
+        bare = [replace(trace, u={}, v={}) for trace in (reference, other)]
+        first = compare(*bare, network).first
+        assert first is not None
+        assert first.kind != "weight difference" or "missing" in first.detail
+    assert seen
 
 
 def test_wrong_inputs_of_a_backend_are_not_its_neurons_fault(

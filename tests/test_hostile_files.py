@@ -59,7 +59,7 @@ def make(name: str = "n") -> Network:
 @pytest.fixture
 def stf(tmp_path: Path) -> Path:
     path = tmp_path / "n.stf"
-    storage.save(path, make(), model={"dim": 8}, provenance={"note": "größer ≤ 1"})
+    storage.save(path, make(), provenance={"note": "größer ≤ 1"})
     return path
 
 
@@ -262,7 +262,7 @@ HOSTILE: dict[str, tuple[Edit, str]] = {
     "extra key": (rewrite(lambda t: {**t, "more": 1}), "keys"),
     "extra network key": (rewrite(lambda t: {**t, "network": {**t["network"], "m": 1}}), "keys"),
     "network null": (rewrite(lambda t: {**t, "network": None}), "NoneType"),
-    "model list": (rewrite(lambda t: {**t, "model": []}), "model"),
+    "a key more": (rewrite(lambda t: {**t, "model": []}), "model"),
     "provenance null": (rewrite(lambda t: {**t, "provenance": None}), "provenance"),
     "kind": (field_("populations", 1, "kind", "Adex"), "'Adex'"),
     "kind list": (field_("populations", 1, "kind", ["Lif"]), ""),

@@ -262,3 +262,29 @@ def test_comparison_tells_the_first_difference() -> None:
         testing.assert_traces_equal(a, replace(a, v={}))
     with pytest.raises(AssertionError, match="nothing"):
         testing.assert_traces_equal(replace(a, spikes={}), replace(a, spikes={}))
+
+
+def test_scheduling_again_changes_nothing_and_more_can_be_added() -> None:
+    once = testing.sample_network("temporal")
+    assert passes.schedule(once).digest() == once.digest()
+    more = passes.replace_network(
+        once,
+        populations=(*once.populations, testing.lif("late", (3, 3, 3), 2)),
+        projections=(
+            *once.projections,
+            OneToOne(name="a>late", pre="a", post="late", weight=2, delay=1),
+            Conv(
+                name="in>late",
+                pre="in",
+                post="late",
+                weight=np.ones((3, 2, 1, 1), np.int8),
+                delay=1,
+            ),
+        ),
+    )
+    again = passes.schedule(more)
+    assert "in@1" in again and "in@1#" in again and "a@1" in again
+    x = testing.inputs_for(once, 3, np.random.default_rng(0))
+    before, after = interpret.run(once, x), interpret.run(again, x)
+    for name in once.populations:
+        np.testing.assert_array_equal(before[name.name], after[name.name])

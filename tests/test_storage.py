@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from stformer import files, interpret, storage
+from stformer import files, hdf5, interpret, storage
 from stformer.errors import InputError
 from stformer.network import Conv, Dense, Input, Lif, Network, Readout, no_bias
 from stformer.trace import Probe, Trace
@@ -63,7 +63,7 @@ def make_trace(*, states: bool = True) -> Trace:
 @pytest.fixture
 def stf(tmp_path: Path) -> Path:
     path = tmp_path / "n.stf"
-    storage.save(path, make(), model={"dim": 8}, provenance={"note": "größer ≤ 1"})
+    storage.save(path, make(), provenance={"note": "größer ≤ 1"})
     return path
 
 
@@ -78,15 +78,14 @@ def test_network_round_trip(stf: Path) -> None:
     document = storage.load_document(stf)
     assert document.network.digest() == make().digest()
     assert document.network.name == "n"
-    assert document.model == {"dim": 8}
     assert document.provenance == {"note": "größer ≤ 1"}
     assert storage.load(str(stf)).digest() == make().digest()
 
 
-def test_no_model_is_none_and_no_provenance_is_empty(tmp_path: Path) -> None:
+def test_no_provenance_is_empty(tmp_path: Path) -> None:
     storage.save(tmp_path / "x.stf", make())
     document = storage.load_document(tmp_path / "x.stf")
-    assert (document.model, document.provenance) == (None, {})
+    assert document.provenance == {}
 
 
 @pytest.mark.parametrize("states", [False, True])
@@ -136,13 +135,13 @@ def test_empty_trace_round_trip(tmp_path: Path) -> None:
 
 def test_same_content_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = make_trace()
-    storage.save(tmp_path / "a", make(), model={"x": 1, "y": 2})
+    storage.save(tmp_path / "a", make(), provenance={"x": 1, "y": 2})
     trace.save(tmp_path / "ta")
     # Times in HDF5 have a resolution of one second, so a file written later must still agree.
     import time
 
     time.sleep(1.1)
-    storage.save(tmp_path / "b", make(), model={"y": 2, "x": 1})
+    storage.save(tmp_path / "b", make(), provenance={"y": 2, "x": 1})
     trace.save(tmp_path / "tb")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "ta").read_bytes() == (tmp_path / "tb").read_bytes()
@@ -269,9 +268,9 @@ def test_denied_creation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("bad", [float("nan"), {1, 2}, object()])
-def test_model_must_be_json(tmp_path: Path, bad: object) -> None:
+def test_provenance_must_be_json(tmp_path: Path, bad: object) -> None:
     with pytest.raises(InputError, match="JSON"):
-        storage.save(tmp_path / "x", make(), model={"bad": bad})
+        storage.save(tmp_path / "x", make(), provenance={"bad": bad})
     assert left(tmp_path) == set()
 
 
@@ -320,3 +319,12 @@ def test_packaged_model_is_what_none_means(
 def test_trace_defaults_are_read_only() -> None:
     trace = Trace(network="", inputs="", backend="", spikes={})
     assert isinstance(trace.u, MappingProxyType)
+
+
+def test_the_limit_is_for_all_arrays_together(tmp_path: Path) -> None:
+    spikes = {name: np.zeros((1, 1, 10_000), np.int32) for name in "abc"}
+    Trace(network="0" * 64, inputs="1" * 64, backend="b", spikes=spikes).save(tmp_path / "t")
+    assert (tmp_path / "t").stat().st_size < 20_000
+    assert len(hdf5.read(tmp_path / "t", 120_000).arrays) == 3
+    with pytest.raises(InputError, match="119999 bytes in the whole file"):
+        hdf5.read(tmp_path / "t", 119_999)

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,11 +108,13 @@ def _find_data(args: argparse.Namespace, network: Network) -> Data:
     if name is None:
         from stformer.storage import PACKAGED
 
-        if args.model is not None:
+        if args.model is None:
+            return read_data(PACKAGED.with_name("digits-samples.npz"), network)
+        name = _trained_on(args.model)
+        if name is None:
             raise InputError(
                 "--data", "nothing given", _known_data(), f"say what {args.model} shall run on"
             )
-        return read_data(PACKAGED.with_name("digits-samples.npz"), network)
     path = Path(name)
     if path.suffix in ARRAYS or path.exists() or len(path.parts) > 1:
         return read_data(path, network)
@@ -123,6 +126,16 @@ def _find_data(args: argparse.Namespace, network: Network) -> Data:
         )
     frames, labels = load_inputs(name, network)
     return Data(inputs={network.inputs[0].name: frames}, labels=labels, source=f"{name} (test)")
+
+
+def _trained_on(model: str) -> str | None:
+    """The data set that a model file says it was trained on, if it is one of ours."""
+    from stformer.data import DATASETS
+    from stformer.storage import load_document
+
+    recipe = load_document(model).provenance.get("recipe")
+    name = recipe.get("data") if isinstance(recipe, dict) else None
+    return name if isinstance(name, str) and name in DATASETS else None
 
 
 def _known_data() -> str:
@@ -150,8 +163,6 @@ def check_ready(names: list[str], network: Network) -> None:
 
 def need_torch(what: str) -> None:
     """Raise Unavailable, exit code 3, where torch is not installed."""
-    from importlib.util import find_spec
-
     if find_spec("torch") is None:
         raise Unavailable(what, "torch is not installed", "pip install 'stformer[train]'")
 
