@@ -31,17 +31,17 @@ NO_CURRENT = 4095  # du that keeps no current: the decay register counts one up,
 MEMORYLESS = 4095  # dv that forgets |v| < 4096 from one step to the next: gates and relays
 
 
-def decay(x: Array, decay_: int) -> Array:
-    """Multiply by (4096 - decay_)/4096 and round toward zero.
+def decay(x: Array, amount: int) -> Array:
+    """Multiply by (4096 - amount)/4096 and round toward zero.
 
     Args:
         x: integer array, |x| < 2^24.
-        decay_: 0 (keep everything) ... 4096 (keep nothing).
+        amount: 0 (keep everything) ... 4096 (keep nothing).
 
     Adding 4095 to a negative product before the arithmetic shift turns its floor into a
     truncation, which is what Lava's sign * (|x| * c >> 12) computes.
     """
-    product = x * (DECAY_ONE - decay_)
+    product = x * (DECAY_ONE - amount)
     return (product + ((product >> 63) & (DECAY_ONE - 1))) >> 12
 
 

@@ -58,7 +58,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lif:
-    """Current-based leaky integrate-and-fire neurons (paper Eq. 1-3; Lava `LIF`, fixed point).
+    """Current-based leaky integrate-and-fire neurons (paper Eq. 1-3; Lava `LIF`, fixed point)::
 
         u[t] = wrap(u[t-1] * (4095 - du)/4096 + a[t] * 64)
         v[t] = clip(v[t-1] * (4096 - dv)/4096 + u[t] + bias_mant * 2^bias_exp)

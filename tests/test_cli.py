@@ -6,10 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +18,18 @@ from stformer.cli import COMMANDS
 from stformer.cli.info import synapses
 from stformer.cli.parser import parser_of
 from stformer.interpret import synapse
-from stformer.network import Network
+from stformer.network import Dense, Input, Network, Readout, no_bias
+from stformer.passes import schedule
 from stformer.testing import SAMPLES, inputs_for, sample_network
+from stformer.testing_cli import (
+    Call,
+    fake_backend,
+    small_frames,
+    small_network,
+    write_data,
+    write_model,
+)
 from stformer.trace import Inputs, Probe, Trace
-
-if TYPE_CHECKING:
-    from conftest import Call
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,6 +47,31 @@ SURFACE = {
     "recipes": set[str](),
 }
 COMMON = {"-h", "--help", "--json", "-v", "--verbose"}
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    return Call(capsys)
+
+
+@pytest.fixture
+def network() -> Network:
+    return small_network()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path)
+
+
+@pytest.fixture
+def frames() -> Any:
+    return small_frames()
 
 
 # --- surface ----------------------------------------------------------------------------------
@@ -193,13 +223,25 @@ def test_run_answers_and_saves(
 
 
 def test_accuracy_is_the_readouts_last_word(call: Call, tmp_path: Path) -> None:
-    readout = sample_network("readout")
+    readout = schedule(
+        Network(
+            name="r",
+            steps=3,
+            populations=(
+                Input(name="x", shape=(3,)),
+                Readout(name="out", shape=(3,), bias_mant=no_bias((3,))),
+            ),
+            projections=(
+                Dense(name="x>out", pre="x", post="out", weight=np.eye(3, dtype=np.int8) * 5),
+            ),
+        )
+    )
     storage.save(tmp_path / "r.stf", readout)
-    (x,) = inputs_for(readout, 6, np.random.default_rng(1)).values()
-    trace = interpret.run(readout, x)
-    answers = trace[readout.readouts[0].name][:, -1].reshape(6, -1).argmax(1)
+    answers = np.array([0, 1, 2, 0, 1, 2])
+    x = np.tile(np.eye(3, dtype=np.uint8)[answers][:, None], (1, 3, 1))
+    x[:, 0] = np.eye(3, dtype=np.uint8)[(answers + 1) % 3]  # the first step says another class
     labels = answers.copy()
-    labels[:2] = (labels[:2] + 1) % 2
+    labels[:2] = (labels[:2] + 2) % 3
     wrong = int((labels != answers).sum())
     assert wrong
     np.savez(tmp_path / "x.npz", inputs=x, labels=labels)
@@ -233,9 +275,16 @@ def lying(network: Network, inputs: Inputs, probe: Probe) -> Trace:
 
 
 def test_verify_finds(
-    call: Call, model: Path, data: Path, fake_backend: Callable[..., str], network: Network
+    call: Call, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, network: Network
 ) -> None:
-    verify = ("verify", model, "--data", data, "--backend", f"reference,{fake_backend(lying)}")
+    verify = (
+        "verify",
+        model,
+        "--data",
+        data,
+        "--backend",
+        f"reference,{fake_backend(monkeypatch, lying)}",
+    )
     code, out, err = call(*verify)
     assert (code, err) == (1, "")
     first, second, *_ = out.splitlines()
@@ -311,8 +360,8 @@ def test_verify_of_saved_traces(
     assert "the model" in call.fails("verify", tmp_path / "o.stf", "--traces", a, b)
 
 
-def test_targets_say_why_not(call: Call, fake_backend: Callable[..., str]) -> None:
-    fake_backend(missing="no chip on this desk; pip install chip")
+def test_targets_say_why_not(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_backend(monkeypatch, missing="no chip on this desk; pip install chip")
     deploy.BACKENDS["broken-import"] = "no.such.module:It"
     try:
         found = {t["name"]: t for t in call.json("targets")["targets"]}

@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +15,27 @@ from stformer import storage
 from stformer.network import Dense, Input, Network, OneToOne
 from stformer.passes import schedule
 from stformer.testing import inputs_for, lif, sample_network
+from stformer.testing_cli import Call, small_frames, write_data, write_model
 
-if TYPE_CHECKING:
-    from conftest import Call
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    return Call(capsys)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path)
+
+
+@pytest.fixture
+def frames() -> Any:
+    return small_frames()
 
 
 def _zip(path: Path, **members: bytes) -> None:

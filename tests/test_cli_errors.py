@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +21,42 @@ from stformer import deploy, storage
 from stformer.cli.progress import Progress
 from stformer.deploy import Problem
 from stformer.network import Network
+from stformer.testing_cli import (
+    Call,
+    fake_backend,
+    small_frames,
+    small_network,
+    write_data,
+    write_model,
+)
 from stformer.trace import Trace
 
-if TYPE_CHECKING:
-    from conftest import Call
-
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    return Call(capsys)
+
+
+@pytest.fixture
+def network() -> Network:
+    return small_network()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path)
+
+
+@pytest.fixture
+def frames() -> Any:
+    return small_frames()
 
 
 def process(
@@ -92,9 +122,9 @@ def test_unknown_backends_are_told_with_those_there_are(
 
 
 def test_a_backend_that_is_not_installed(
-    call: Call, model: Path, data: Path, fake_backend: Callable[..., str]
+    call: Call, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = fake_backend(missing="no chip on this desk; pip install chip")
+    name = fake_backend(monkeypatch, missing="no chip on this desk; pip install chip")
     for words in (["run", "--backend", name], ["verify", "--backend", f"reference,{name}"]):
         message = call.fails(words[0], model, *words[1:], "--data", data, code=3)
         assert "'fake' is not available here: no chip on this desk" in message
@@ -102,24 +132,24 @@ def test_a_backend_that_is_not_installed(
 
 
 def test_a_network_that_a_backend_cannot_run(
-    call: Call, model: Path, data: Path, fake_backend: Callable[..., str]
+    call: Call, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = Problem(where="population p", why="it has no such neurons")
     message = call.fails(
-        "run", model, "--backend", fake_backend(problems=(problem,)), "--data", data
+        "run", model, "--backend", fake_backend(monkeypatch, problems=(problem,)), "--data", data
     )
     assert "population p" in message
     assert "no such neurons" in message
 
 
 def test_a_bug_is_told_as_one_and_is_not_exit_code_1(
-    call: Call, model: Path, data: Path, fake_backend: Callable[..., str]
+    call: Call, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, err = call(
         "verify",
         model,
         "--backend",
-        fake_backend(raising(ZeroDivisionError("a bug"))),
+        fake_backend(monkeypatch, raising(ZeroDivisionError("a bug"))),
         "--data",
         data,
     )
@@ -129,9 +159,14 @@ def test_a_bug_is_told_as_one_and_is_not_exit_code_1(
     assert "bug of stformer" in err
 
 
-def test_no_memory(call: Call, model: Path, data: Path, fake_backend: Callable[..., str]) -> None:
+def test_no_memory(call: Call, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = call.fails(
-        "run", model, "--backend", fake_backend(raising(MemoryError())), "--data", data
+        "run",
+        model,
+        "--backend",
+        fake_backend(monkeypatch, raising(MemoryError())),
+        "--data",
+        data,
     )
     assert "out of memory" in message
 
@@ -192,14 +227,14 @@ def test_a_reader_that_goes_away(tmp_path: Path, model: Path) -> None:
 
 
 def test_an_interrupt_is_told_in_a_line(
-    call: Call, tmp_path: Path, model: Path, data: Path, fake_backend: Callable[..., str]
+    call: Call, tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "t"
     words = (
         "run",
         model,
         "--backend",
-        fake_backend(raising(KeyboardInterrupt())),
+        fake_backend(monkeypatch, raising(KeyboardInterrupt())),
         "--data",
         data,
         "-o",

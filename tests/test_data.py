@@ -16,7 +16,8 @@ def test_digits_are_the_1797_real_ones_in_a_fixed_split() -> None:
     assert (len(train), len(test)) == (1437, 360)
     assert train.frames.shape[1:] == data.find("digits").shape
     both = np.concatenate([train.frames, test.frames])
-    assert both.min() == 0 and both.max() == data.find("digits").largest
+    assert both.min() == 0
+    assert both.max() == data.find("digits").largest
     assert np.bincount(test.labels, minlength=10).min() >= 25
     assert test.labels[:5].tolist() == [0, 5, 0, 5, 0]  # images 0, 5, 10, 15, 20
     assert int(both.sum(dtype=np.int64)) == 561718  # of scikit-learn's file

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from stformer import interpret
-from stformer.diagnose import is_itself_wrong
+from stformer.diagnose import classify, is_itself_wrong
 from stformer.errors import InputError
 from stformer.network import Dense, Input, IntArray, Lif, Network, Readout, Relay, no_bias
-from stformer.passes import schedule
+from stformer.passes import replace_network, schedule
 from stformer.replay import FAULTS, Fault, integrate, replay
 from stformer.testing import SAMPLES, inputs_for, mutants, recurrent_network, sample_network
 from stformer.trace import Probe, Trace
@@ -202,8 +202,8 @@ def test_a_weight_shows_in_the_current(attention: tuple[Network, Trace]) -> None
                 seen += 1
                 assert re.search(rf"off by {sign}[1-9]\d* units of weight", first.detail), what
                 assert first.reference.arriving == first.other.arriving
-        bare = [replace(trace, u={}, v={}) for trace in (reference, other)]
-        first = compare(*bare, network).first
+        bare, bare_other = (replace(trace, u={}, v={}) for trace in (reference, other))
+        first = compare(bare, bare_other, network).first
         assert first is not None
         assert first.kind != "weight difference" or "missing" in first.detail
     assert seen
@@ -220,3 +220,30 @@ def test_wrong_inputs_of_a_backend_are_not_its_neurons_fault(
     assert first is not None
     assert first.population == name
     assert "different inputs" in first.detail
+
+
+def test_a_population_behind_a_wrong_one_was_fed_different_spikes(
+    attention: tuple[Network, Trace],
+) -> None:
+    network, trace = attention
+    projection = next(p for p in network.projections if p.pre == network.inputs[0].name)
+    broken = changed_weight(network, projection.name)
+    other = posing(run(broken, frames_for(network, 3, seed=1)), trace)
+    downstream = [p for p in network.projections if p.pre == projection.post]
+    fed = {p.post for p in downstream if not np.array_equal(trace[p.post], other[p.post])}
+    assert fed
+    for name in fed:
+        wrong = np.argwhere((trace[name] != other[name]).reshape(*trace[name].shape[:2], -1))
+        samples = np.unique(wrong[:, 0])
+        sample, step, neuron = map(int, wrong[0])
+        kind, _ = classify(network, name, trace, other, (sample, step, neuron), samples)
+        assert kind == "fed different spikes"
+
+
+def changed_weight(network: Network, name: str) -> Network:
+    """The network with the weights of one projection negated."""
+
+    def negated(p: Any) -> Any:
+        return replace(p, weight=-p.weight) if p.name == name else p
+
+    return replace_network(network, projections=tuple(map(negated, network.projections)))

@@ -38,7 +38,8 @@ def test_integer_neuron_is_fixedpoint(dv: int) -> None:
     bias = rng.integers(-4096, 4096, 50)
     spikes = lif(torch.tensor(a).float(), Neuron(dv=dv), bias=torch.tensor(bias).float(), vth=150)
     states = lif_states(torch.tensor(a).float(), Neuron(dv=dv), torch.tensor(bias).float(), 150)
-    assert states.u is not None and states.v is not None
+    assert states.u is not None
+    assert states.v is not None
     u = v = np.zeros(50, np.int64)
     for t in range(7):
         s, u, v = fx.lif_step(u, v, a[t], du=4095, dv=dv, vth=150, bias=bias)
@@ -80,7 +81,8 @@ def test_gradient_is_the_surrogate_through_time(integer: bool) -> None:
         soft.append(smooth + (s - smooth).detach())
         v = v * (1 - s)
     (torch.stack(soft) * weights).sum().backward()
-    assert x.grad is not None and b.grad is not None
+    assert x.grad is not None
+    assert b.grad is not None
     torch.testing.assert_close(a.grad, x.grad, rtol=2e-2 if integer else 1e-5, atol=1e-5)
     torch.testing.assert_close(bias.grad, b.grad, rtol=2e-2 if integer else 1e-5, atol=1e-5)
 
@@ -108,7 +110,9 @@ def test_pools_and_sums_record_what_they_return() -> None:
         seen: dict[str, Tensor] = {}
         module.recorder = lambda name, s, u, v, seen=seen: seen.update(s=s)
         out = module(binary(4, 2, 4, 6, 6, p=0.1))
-        assert torch.equal(out, seen["s"]) and out.any() and not out.all()
+        assert torch.equal(out, seen["s"])
+        assert out.any()
+        assert not out.all()
 
 
 def test_temporal_block_is_causal_and_reaches_back_as_far_as_its_taps() -> None:
@@ -142,7 +146,8 @@ def test_quantising_keeps_scales_in_range() -> None:
         block.quantise()
         weights = block.whole_weights()[0]
         assert 1 <= int(block.vth) <= fx.VTH_RANGE[1]
-        assert weights.min() >= -128 and weights.max() <= 127
+        assert weights.min() >= -128
+        assert weights.max() <= 127
 
 
 def test_graded_inputs_never_overflow_the_accumulator() -> None:

@@ -24,7 +24,8 @@ def test_overrides_replace_single_values_and_keep_types() -> None:
         ["train.epochs=3", "train.lr=1", "model.residual=or", "model.spatial_strides=[1,1,1]"],
     )
     assert changed.train.epochs == 3
-    assert changed.train.lr == 1.0 and isinstance(changed.train.lr, float)
+    assert changed.train.lr == 1.0
+    assert isinstance(changed.train.lr, float)
     assert changed.model["residual"] == "or"
     assert changed.model["spatial_strides"] == [1, 1, 1]
 

@@ -70,8 +70,8 @@ def test_the_table_in_the_readme_is_what_runs() -> None:
     header = ("kind", "reference", *COLUMNS)
     table = "".join(f"| {' | '.join(row)} |\n" for row in (header, ("---",) * len(header), *rows))
     note = (
-        "\n*exact*: every spike, u and v equal to the reference. The `torch` backend is the trained "
-        "module itself: every\nvariant of STFormer is compared in `tests/test_lower.py`.\n"
+        "\n*exact*: every spike, u and v equal to the reference. The `torch` backend is the "
+        "trained module itself: every\nvariant of STFormer is compared in `tests/test_lower.py`.\n"
     )
     text = README.read_text("utf-8")
     head, _, rest = text.partition(BEGIN)

@@ -143,7 +143,9 @@ def test_shift_moves_frames_and_keeps_their_type() -> None:
     frames = np.zeros((40, 1, 5, 5), np.uint8)
     frames[:, :, 2, 2] = 9
     moved = train._shifted(frames, 1, np.random.default_rng(0))
-    assert moved.dtype == np.uint8 and moved.shape == frames.shape
+    assert moved.dtype == np.uint8
+    assert moved.shape == frames.shape
     places = {tuple(np.argwhere(m[0])[0]) for m in moved}
-    assert places <= {(y, x) for y in (1, 2, 3) for x in (1, 2, 3)} and len(places) == 9
+    assert places <= {(y, x) for y in (1, 2, 3) for x in (1, 2, 3)}
+    assert len(places) == 9
     assert (moved.sum((1, 2, 3)) == 9).all()

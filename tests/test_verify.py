@@ -183,6 +183,11 @@ def test_first_is_first_in_hardware_time(attention: tuple[Network, Trace]) -> No
     assert gap > 1
     assert first((deep.name, 0, 0), (shallow.name, 0, 1)) == (shallow.name, 0, 1)
     assert first((deep.name, 0, 0), (shallow.name, 0, 1), network=None) == (deep.name, 0, 0)
+    # The lowest of several neurons.
+    several = changed(changed(trace, deep.name, (0, 0, 1, 1, 1)), deep.name, (0, 0, 0, 1, 0))
+    found = compare(trace, several, network).first
+    assert found is not None
+    assert found.coordinates == (0, 1, 0)
     # An earlier sample comes first, whatever its step.
     assert first((deep.name, 0, 1), (shallow.name, 1, 0)) == (deep.name, 0, 1)
     # The same time: the network's order.
@@ -204,10 +209,18 @@ def test_both_sides_are_told(attention: tuple[Network, Trace]) -> None:
     assert first.reference.membrane == again.membrane[1, 0].flat[0]
     assert first.vth == p.vth
     assert (first.reference.u_before, first.reference.v_before) == (0, 0)
-    later = compare(trace, changed(trace, p.name, (1, 1, *zeros)), network).first
+    # Where u and v change from one step to the next, so that before and after can be told apart.
+    u, v = trace.u[p.name], trace.v[p.name]
+    at = (
+        np.argwhere((u[:, :-1] != u[:, 1:]) & (v[:, :-1] != v[:, 1:]))[0] + np.eye(5, dtype=int)[1]
+    )
+    sample, step, *place = map(int, at)
+    later = compare(trace, changed(trace, p.name, (sample, step, *place)), network).first
     assert later is not None
-    assert later.other.v_before == trace.v[p.name][1, 0].flat[0]
-    assert later.other.u_before == trace.u[p.name][1, 0].flat[0]
+    for side in (later.reference, later.other):
+        assert (side.u, side.v) == (u[tuple(at)], v[tuple(at)])
+        before = (sample, step - 1, *place)
+        assert (side.u_before, side.v_before) == (u[before], v[before])
     bare = replace(trace, u={}, v={})
     blind = compare(bare, changed(bare, p.name, (1, 1, *zeros)), network).first
     assert blind is not None
