@@ -243,9 +243,9 @@ def _conv(p: Conv, pre: Population, bits: int) -> Any:
             effective_weight(p)[:, :, ::-1, ::-1].transpose(0, 3, 2, 1), np.int32
         ),
         input_shape=(width, height, pre.shape[0]),
-        stride=p.stride[::-1],
-        padding=p.padding[::-1],
-        dilation=p.dilation[::-1],
+        stride=(p.stride[1], p.stride[0]),
+        padding=(p.padding[1], p.padding[0]),
+        dilation=(p.dilation[1], p.dilation[0]),
         groups=p.groups,
         num_message_bits=bits,
     )

@@ -35,7 +35,9 @@ GONE_SECONDS = 2.0  # for killed processes to vanish
 
 
 class LavaFailed(StformerError):
-    """Lava ended, or stalled, before the run was done."""
+    """Lava ended, or stalled, before the run was done; not the user's mistake."""
+
+    exit_code = 70
 
     def __init__(self, why: str, last_lines: str) -> None:
         self.why, self.last_lines = why, last_lines
@@ -101,7 +103,7 @@ def _write_job(
     with (folder / "network.npz").open("wb") as file:
         np.savez(file, **arrays)
     with (folder / "inputs.npz").open("wb") as file:
-        np.savez(file, **frames)
+        np.savez(file, **{f"{name}/frames": a for name, a in frames.items()})
     return [("s", name) for name in spikes] + [(which, name) for name, which in states]
 
 

@@ -52,9 +52,10 @@ def make_tap(read: list[Any], anchors: list[Any]) -> tuple[Any, type[Any]]:
 
 
 class _TapModel(PyLoihiProcessModel):  # type: ignore[misc]
-    out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
+    out: Any = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
+    proc_params: Any
 
-    def post_guard(self) -> bool:
+    def post_guard(self) -> Any:
         """Whether this process wants the management phase, where states may be read."""
         return bool(self.proc_params["read"])
 

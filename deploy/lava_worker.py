@@ -46,7 +46,7 @@ def main() -> None:
         with np.load(folder / "network.npz", allow_pickle=False) as arrays:
             network = from_plain("the network", job["network"], dict(arrays))
         with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
-            frames = dict(arrays)
+            frames = {key.removesuffix("/frames"): a for key, a in arrays.items()}
         done = run(network, frames, job["spikes"], job["states"], folder, tell, watch)
         assert "torch" not in sys.modules, "torch hangs in Lava processes"
         resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined] # or a zombie

@@ -24,10 +24,6 @@ from stformer.testing import SAMPLES, inputs_for, sample_network
 from stformer.testing_cli import (
     Call,
     fake_backend,
-    small_frames,
-    small_network,
-    write_data,
-    write_model,
 )
 from stformer.trace import Inputs, Probe, Trace
 
@@ -47,31 +43,6 @@ SURFACE = {
     "recipes": set[str](),
 }
 COMMON = {"-h", "--help", "--json", "-v", "--verbose"}
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    return Call(capsys)
-
-
-@pytest.fixture
-def network() -> Network:
-    return small_network()
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_model(tmp_path)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path)
-
-
-@pytest.fixture
-def frames() -> Any:
-    return small_frames()
 
 
 # --- surface ----------------------------------------------------------------------------------

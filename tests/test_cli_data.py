@@ -15,27 +15,7 @@ from stformer import storage
 from stformer.network import Dense, Input, Network, OneToOne
 from stformer.passes import schedule
 from stformer.testing import inputs_for, lif, sample_network
-from stformer.testing_cli import Call, small_frames, write_data, write_model
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    return Call(capsys)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_model(tmp_path)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path)
-
-
-@pytest.fixture
-def frames() -> Any:
-    return small_frames()
+from stformer.testing_cli import Call
 
 
 def _zip(path: Path, **members: bytes) -> None:

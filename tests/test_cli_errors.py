@@ -24,39 +24,10 @@ from stformer.network import Network
 from stformer.testing_cli import (
     Call,
     fake_backend,
-    small_frames,
-    small_network,
-    write_data,
-    write_model,
 )
 from stformer.trace import Trace
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    return Call(capsys)
-
-
-@pytest.fixture
-def network() -> Network:
-    return small_network()
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_model(tmp_path)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path)
-
-
-@pytest.fixture
-def frames() -> Any:
-    return small_frames()
 
 
 def process(

@@ -8,15 +8,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from stformer import deploy, storage
 from stformer.cli import common
-
-if TYPE_CHECKING:
-    from conftest import Call
+from stformer.testing_cli import Call
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
