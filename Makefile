@@ -28,7 +28,6 @@ lint: $(VENV)/.stamp ## ruff, mypy --strict, pyright
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy tests
 	$(VENV)/bin/pyright
 
 format: $(VENV)/.stamp ## what ruff can repair by itself

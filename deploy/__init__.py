@@ -37,12 +37,15 @@ class Backend(Protocol):
 
     def missing(self) -> str | None:
         """None where the backend can run here, else what is missing and how to get it."""
+        ...
 
     def problems(self, network: Network) -> list[Problem]:
         """What of this network it cannot run; empty when it can."""
+        ...
 
     def run(self, network: Network, inputs: Inputs, *, probe: Probe) -> Trace:
         """Run every sample from rest; spikes (and states) in each population's own time."""
+        ...
 
 
 BACKENDS: dict[str, str] = {

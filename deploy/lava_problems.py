@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
-
-import numpy as np
-from typing_extensions import assert_never
 
 from stformer import fixedpoint as fx
+from stformer.bounds import largest_sum
 from stformer.deploy import Problem
 from stformer.network import (
-    BroadcastTokens,
     Conv,
-    Dense,
-    Input,
     Lif,
     Network,
-    OneToOne,
-    Projection,
     Relay,
-    SumTokens,
-    effective_weight,
 )
 
 SCHEDULE = "run stformer.passes.schedule"
@@ -41,24 +31,6 @@ def find_problems(network: Network) -> list[Problem]:
     return found
 
 
-def worst_sum(network: Network, projection: Projection) -> int:
-    """Largest |arriving sum| that any input can cause through one projection."""
-    pre = network[projection.pre]
-    top = max(abs(pre.low), abs(pre.high)) if isinstance(pre, Input) else 1
-    w = np.abs(effective_weight(projection))
-    match projection:
-        case Dense():
-            return top * int(w.sum(axis=1).max(initial=0))
-        case Conv():
-            return top * int(w.sum(axis=(1, 2, 3)).max(initial=0))
-        case OneToOne() | BroadcastTokens():
-            return top * int(w)
-        case SumTokens():
-            return top * int(w) * prod(pre.shape[1:])
-        case _:
-            assert_never(projection)
-
-
 def _timing(network: Network) -> Iterator[Problem]:
     recurrent = {p.name for p in network.recurrent}
     for p in network.projections:
@@ -67,7 +39,7 @@ def _timing(network: Network) -> Iterator[Problem]:
             yield Problem(where=where, why=f"latencies are not assigned; {SCHEDULE}")
         elif p.name in recurrent:
             why = "recurrence; its delay lines would carry spikes from one sample into the next"
-            yield Problem(where=where, why=f"{why}; use the backend 'cpu' or 'reference'")
+            yield Problem(where=where, why=f"{why}; use the backend 'reference'")
         elif p.delay and not isinstance(network[p.post], Relay):
             why = f"a delay of {p.delay} would carry spikes from one sample into the next"
             yield Problem(where=where, why=f"{why}; {SCHEDULE}, which makes it relays")
@@ -99,7 +71,7 @@ def _convolution(network: Network, p: Conv) -> Iterator[Problem]:
                 f"size + 2 * padding (2 * padding alone from size 128 on) must be <= {INT8_MAX}"
             )
             yield Problem(where=where, why=why)
-    if (worst := worst_sum(network, p)) >= CONV_LIMIT:
+    if (worst := largest_sum(network, p)) >= CONV_LIMIT:
         why = f"sums could reach {worst}; Lava's convolution wraps at {CONV_LIMIT}"
         yield Problem(where=where, why=f"{why}; use smaller weights or exponents")
 
@@ -110,7 +82,7 @@ def _sums(network: Network) -> Iterator[Problem]:
         kept = 1
         if isinstance(population, Lif) and population.du < fx.NO_CURRENT:
             kept = min(network.steps, fx.DECAY_ONE // (population.du + 1) + 1)
-        total = sum(worst_sum(network, p) for p in network.incoming(population.name))
+        total = sum(largest_sum(network, p) for p in network.incoming(population.name))
         # A sum below 2^18 comes back into 24 bits by the one wrap of every step.
         runs_away = kept if total << fx.SHIFT > 2 * fx.STATE_MAX else 1
         if (total << fx.SHIFT) * runs_away > SUM_LIMIT:

@@ -12,6 +12,7 @@ Shape legend: T steps, B batch, C channels, H, W.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -170,7 +171,7 @@ class Block(Spiking):
             s(inputs[s.source], w, self.channels)
             for s, w in zip(self._synapses(), weights, strict=True)
         ]
-        total: Tensor = sum(parts[1:], parts[0])
+        total: Tensor = reduce(torch.add, parts)
         return total
 
     # --- integer -------------------------------------------------------------------------
