@@ -1,7 +1,7 @@
 # Everything works with only python3 and pip on the machine: the first target that needs it
 # fetches uv, Python 3.10 and all packages into this folder.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format pins clean
+.PHONY: help venv demo test test-slow lint format bench docs packaged pins clean
 
 UV_VERSION := 0.13.9
 VENV := .venv
@@ -34,6 +34,15 @@ format: $(VENV)/.stamp ## what ruff can repair by itself
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
+bench: $(VENV)/.stamp ## what benchmarks/ measures here: accuracy of the digits recipe, three seeds
+	$(PY) benchmarks/accuracy.py
+
+docs: $(VENV)/.stamp ## the documentation as a site, in site/
+	$(PY) -m sphinx -W --keep-going -q -b html docs site
+
+packaged: demo ## replace the packaged model by the one that the demo has just proven
+	cp demo/digits.stf demo/digits-samples.npz stformer/packaged/
+
 pins: | $(filter .tools/%,$(UV)) ## write constraints/*.txt anew; UPGRADE=--upgrade takes the newest
 	$(UV) pip compile --quiet --no-header --no-annotate --no-emit-index-url --python-version 3.10 \
 		--all-extras --group dev $(UPGRADE) -o constraints/py310.txt pyproject.toml
@@ -41,7 +50,7 @@ pins: | $(filter .tools/%,$(UV)) ## write constraints/*.txt anew; UPGRADE=--upgr
 		--extra train --group test $(UPGRADE) -o constraints/py311.txt pyproject.toml
 
 clean: ## remove all that these targets made, the environment too
-	rm -rf .ci-work .tools $(VENV) build dist demo *.egg-info .coverage
+	rm -rf .ci-work .tools $(VENV) build dist demo site *.egg-info .coverage
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.stamp: pyproject.toml constraints/py310.txt | $(filter .tools/%,$(UV))

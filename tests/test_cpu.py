@@ -100,10 +100,6 @@ def test_larger_convolutions() -> None:
     expected = interpret.run(network, inputs)
     assert 0.05 < expected["c2"].mean() < 0.95
     testing.assert_traces_equal(expected, Cpu().run(network, inputs, probe=Probe()))
-    many = testing.inputs_for(network, 100, rng)
-    trace = Cpu().run(network, many, probe=Probe())
-    # 0.15 s on two idle cores; the bound is for a loaded machine.
-    assert float(trace.info["seconds"]) < 5
 
 
 @pytest.mark.parametrize("factor", [0, 1, 2, 1024, 2048, 4095, 4096, 3, 2867])

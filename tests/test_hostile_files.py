@@ -83,7 +83,7 @@ def test_missing_folder_empty_and_foreign_files(tmp_path: Path) -> None:
         "empty": "an empty file",
         "text": "not HDF5",
         "pipe": "device or pipe",
-        "other": "",
+        "other": "document",
     }.items():
         for load in (storage.load, storage.load_document, storage.load_trace):
             with pytest.raises(InputError, match=found) as e:

@@ -56,6 +56,7 @@ def chain(**options: object) -> Network:
     )
 
 
+@needs_lava
 def test_problems_are_found_by_name() -> None:
     network = chain()
     assert LavaSim().problems(network) == []

@@ -68,7 +68,7 @@ class Readout(Spiking):
     def fix_bias(self, tokens: int) -> None:
         """Choose the bias exponent for that many tokens; called once, when quantising."""
         self.tokens = tokens
-        largest = float(self.bias.abs().max()) * tokens
+        largest = float(self.bias.detach().abs().max()) * tokens
         self.bias_exp.fill_(bias_exponent(largest))
 
     @torch.no_grad()
