@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -13,6 +14,8 @@ from stformer.trace import Inputs, Probe, Trace
 
 if __name__ != "stformer.deploy":  # two names would mean two copies of the registry
     raise ImportError(f"import 'stformer.deploy', not '{__name__}'")
+
+Progress = Callable[[int, int], None]
 
 ENTRY_POINTS = "stformer.backends"  # group under which other packages offer theirs
 
@@ -31,7 +34,11 @@ class Problem:
 
 
 class Backend(Protocol):
-    """Runs networks. Stateless; one instance may run many networks."""
+    """Runs networks, one after the other; nothing of a run is left for the next.
+
+    A backend that can tell how far it is may also have an attribute `progress`, None or a
+    callable that it calls with (done, total).
+    """
 
     name: str
 
@@ -76,21 +83,51 @@ def load(name: str) -> Backend:
     return backend
 
 
-def run(name: str, network: Network, inputs: Inputs, *, probe: Probe | None = None) -> Trace:
-    """Run a network on the backend of that name, after asking it whether it can.
+def available(name: str) -> Backend:
+    """The backend of that name, if it can run here.
 
     Raises:
-        Unavailable: the backend is not installed.
-        Unsupported: it cannot run this network; names the first object and the reason.
+        InputError: no such backend.
+        Unavailable: it is not installed; says what is missing and how to get it.
     """
     backend = load(name)
     if reason := backend.missing():
-        raise Unavailable(f"backend '{name}'", *_reason_and_remedy(reason))
+        why, _, do = reason.partition("; ")
+        raise Unavailable(f"backend '{name}'", why, do or "see `stformer targets`")
+    return backend
+
+
+def ready(name: str, network: Network) -> Backend:
+    """The backend of that name, if it can run this network here.
+
+    Raises:
+        Unsupported: it cannot; names the first object and the reason. And as `available`.
+    """
+    backend = available(name)
     for problem in backend.problems(network):
         raise Unsupported(f"backend '{name}'", problem.where, problem.why)
+    return backend
+
+
+def run(
+    name: str,
+    network: Network,
+    inputs: Inputs,
+    *,
+    probe: Probe | None = None,
+    progress: Progress | None = None,
+) -> Trace:
+    """Run a network on the backend of that name, after asking it whether it can.
+
+    Args:
+        name: see `backends`.
+        network, inputs, probe: see `Backend.run`.
+        progress: called with (done, total) by backends that have an attribute `progress`.
+
+    Raises:
+        InputError, Unavailable, Unsupported: as `ready`; InputError for the inputs too.
+    """
+    backend = ready(name, network)
+    if progress is not None and hasattr(backend, "progress"):
+        backend.progress = progress
     return backend.run(network, inputs, probe=probe or Probe())
-
-
-def _reason_and_remedy(reason: str) -> tuple[str, str]:
-    why, _, do = reason.partition("; ")
-    return why, do or "see `stformer targets`"

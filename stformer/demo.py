@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import numpy as np
 
 from stformer import compile as compiling
 from stformer import data, deploy, recipe, storage, train
-from stformer.errors import Unavailable
 from stformer.files import atomic_path, make_folder, write_text
 from stformer.page import Subject, proof_page
 from stformer.report import Report
@@ -58,7 +58,7 @@ def demo(
     lava_samples: int = 64,
     overrides: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda _: None,
-    progress: Callable[[str, dict[str, float]], None] = lambda _name, _row: None,
+    progress: Callable[[str, int, int, str], None] = lambda *_: None,
 ) -> Result:
     """Train, compile, run and prove into a folder; goes on where an earlier try stopped.
 
@@ -67,15 +67,20 @@ def demo(
         lava_samples: digits that go through Lava; the other backends run all 360.
         overrides: of the recipe, `key=value`.
         say: gets a line when something begins or is done.
-        progress: gets (part, metrics) after every epoch.
+        progress: gets (part, done, total, note) as training and runs go on.
 
     Raises:
         Unavailable: a backend is missing; nothing has been trained then.
     """
     for name in BACKENDS:
-        if reason := deploy.load(name).missing():
-            why, _, do = reason.partition("; ")
-            raise Unavailable(f"backend '{name}'", why, do)
+        deploy.available(name)
+
+    def epoch_of(part: str) -> train.Report:
+        def report(row: dict[str, float]) -> None:
+            progress(part, int(row["epoch"]), int(row["epochs"]), train.epoch_text(row))
+
+        return report
+
     chosen = recipe.load("digits", overrides)
     make_folder(out)
     files = {
@@ -86,11 +91,13 @@ def demo(
         "report": out / "report.html",
     }
     say(f"training '{chosen.name}' for {chosen.train.epochs} epochs on 1,437 digits")
-    run = train.train(
-        chosen, files["run"], resume=True, report=lambda row: progress("training", row)
-    )
+
+    def note_run(part: str, done: int, total: int) -> None:
+        progress(part, done, total, "")
+
+    run = train.train(chosen, files["run"], resume=True, report=epoch_of("training"))
     say("compiling to integers")
-    compiled = compiling.compile_run(run, report=lambda row: progress("fine-tuning", row))
+    compiled = compiling.compile_run(run, report=epoch_of("fine-tuning"))
     network = compiled.network
     storage.save(files["model"], network, provenance=compiled.provenance(chosen))
     inputs, labels = data.load_inputs(chosen.data, network)
@@ -105,7 +112,9 @@ def demo(
     for name in BACKENDS:
         count = lava_samples if name == "lava-sim" else len(inputs)
         say(f"running {name} on {min(count, len(inputs))} test digits")
-        trace = deploy.run(name, network, inputs[:count], probe=probe)
+        trace = deploy.run(
+            name, network, inputs[:count], probe=probe, progress=partial(note_run, name)
+        )
         expected = first_samples(reference, {"input": inputs[:count].astype(np.int32)})
         reports.append(compare(expected, trace, network, states=True))
         info[name] = dict(trace.info)

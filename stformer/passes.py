@@ -1,11 +1,13 @@
-"""Passes: plain functions Network -> Network, each with the condition it ensures.
+"""Passes: plain functions Network -> Network, run in order by `schedule`.
 
-`schedule` runs them in order: `assign_latency`, `insert_relays`, `check_delays`.
+What each requires and ensures is a predicate of this module, checked around it. Folding and
+quantising come before there is a network, in the blocks (`stformer.nn.Block.quantise`).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from stformer import fixedpoint as fx
 from stformer.errors import InputError, Unsupported
@@ -19,17 +21,57 @@ from stformer.network import (
     Relay,
 )
 
+Pass = Callable[[Network], Network]
+Condition = Callable[[Network], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A pass and what holds around it.
+
+    Attributes:
+        run: the pass.
+        ensures, requires: predicates on the network after and before; None for any network.
+    """
+
+    run: Pass
+    ensures: Condition
+    requires: Condition | None = None
+
 
 def schedule(network: Network) -> Network:
     """A network that hardware can stream: latencies assigned, delays balanced and legal.
 
     Ensures: every projection has an axon delay its synapses can make; no projection but a
     relay's and recurrent ones has a delay, so nothing crosses from one sample to the next.
+
+    Raises:
+        InputError: a loop with too little delay, or a path that would have to wait longer than
+            a synapse can.
     """
-    network = assign_latency(network)
-    network = insert_relays(network)
+    for step in STEPS:
+        fits = step.requires is None or step.requires(network)
+        assert fits, f"{step.run.__name__} was given what it cannot take"
+        network = step.run(network)
+        assert step.ensures(network), f"{step.run.__name__} broke its promise"
     check_delays(network)
     return network
+
+
+def timed(network: Network) -> bool:
+    """No projection delivers before its synapse can: latencies are assigned."""
+    return all(network.axon_delay(p) >= 0 for p in network.projections)
+
+
+def flushed(network: Network) -> bool:
+    """Convolutions need no delay; delays lead into relays or are recurrent."""
+    recurrent = {p.name for p in network.recurrent}
+    rest = [p for p in network.projections if p.name not in recurrent]
+    return timed(network) and all(
+        (not isinstance(p, Conv) or network.axon_delay(p) == 0)
+        and (not p.delay or isinstance(network[p.post], Relay))
+        for p in rest
+    )
 
 
 def assign_latency(network: Network) -> Network:
@@ -40,8 +82,10 @@ def assign_latency(network: Network) -> Network:
     a recurrent projection pays for its step, and so does a relay's; other delays become relays
     and pay for nothing here.
 
-    Ensures: axon delays >= 0; inputs at latency 0 where nothing forces otherwise.
-    Raises: InputError for a loop whose delays do not cover its synapses.
+    Ensures: `timed`; inputs at latency 0 where nothing forces otherwise.
+
+    Raises:
+        InputError: a loop whose delays do not cover its synapses.
     """
     latency = {p.name: 0 for p in network.populations}
     recurrent = {p.name for p in network.recurrent}
@@ -78,8 +122,10 @@ def insert_relays(network: Network) -> Network:
     Relays of one source are shared by all projections that need them. A recurrent projection
     is left as it is: a register would add the step that its loop does not have.
 
-    Requires: latencies assigned. Ensures: convolutions have axon delay 0, and delays >= 1 only
-    lead into relays or are recurrent. Spikes of every population that was there are unchanged.
+    Requires: `timed`. Ensures: `flushed`; spikes of every population that was there unchanged.
+
+    Raises:
+        Unsupported: a delayed graded input, since relays pass spikes only.
     """
     recurrent = {p.name for p in network.recurrent}
     relays: dict[str, list[Relay]] = {p.name: [] for p in network.populations}
@@ -126,6 +172,12 @@ def insert_relays(network: Network) -> Network:
     return replace_network(
         network, populations=tuple(populations), projections=tuple(feeds + projections)
     )
+
+
+STEPS = (
+    Step(assign_latency, ensures=timed),
+    Step(insert_relays, ensures=flushed, requires=timed),
+)
 
 
 def check_delays(network: Network) -> None:

@@ -206,6 +206,11 @@ def accuracy(model: STFormer, split: Split) -> float:
     return float((predict(model, split).argmax(1).numpy() == split.labels).mean())
 
 
+def epoch_text(row: dict[str, float]) -> str:
+    """An epoch's metrics on one line."""
+    return f"loss {row['loss']:.3f}, accuracy {100 * row['test_accuracy']:.2f} %"
+
+
 # --- run folders ------------------------------------------------------------------------
 
 

@@ -290,3 +290,19 @@ def test_scheduling_again_changes_nothing_and_more_can_be_added() -> None:
     before, after = interpret.run(once, x), interpret.run(again, x)
     for name in once.populations:
         np.testing.assert_array_equal(before[name.name], after[name.name])
+
+
+def test_a_pass_that_breaks_its_promise_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = chain(one("in", "a"), one("a", "b"), conv("in", "b"), one("b", "c"))
+    assert not passes.flushed(passes.assign_latency(network))
+
+    def lazy(network: Network) -> Network:
+        return network
+
+    steps = (passes.STEPS[0], passes.Step(lazy, ensures=passes.flushed, requires=passes.timed))
+    monkeypatch.setattr(passes, "STEPS", steps)
+    with pytest.raises(AssertionError, match="lazy broke its promise"):
+        passes.schedule(network)
+    monkeypatch.setattr(passes, "STEPS", steps[1:])
+    with pytest.raises(AssertionError, match="lazy was given what it cannot take"):
+        passes.schedule(network)

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stformer.errors import InputError, Unavailable, Unsupported
+from stformer.errors import InputError, Unavailable
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -150,15 +150,10 @@ def _input_names(network: Network) -> list[str]:
 
 def check_ready(names: list[str], network: Network) -> None:
     """Raise what running one of these backends would, before any of them has begun."""
-    from stformer.deploy import load
+    from stformer.deploy import ready
 
     for name in dict.fromkeys(names):
-        backend = load(name)
-        if reason := backend.missing():
-            why, _, do = reason.partition("; ")
-            raise Unavailable(f"backend '{name}'", why, do or "see `stformer targets`")
-        for problem in backend.problems(network):
-            raise Unsupported(f"backend '{name}'", problem.where, problem.why)
+        ready(name, network)
 
 
 def need_torch(what: str) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from stformer.cli.common import check_output, emit, need_torch, say
 from stformer.cli.progress import Progress
-from stformer.cli.train import epoch_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +36,9 @@ def run(args: argparse.Namespace) -> int:
     with Progress("fine-tuning", max(wanted, 1)) as progress:
 
         def report(row: dict[str, float]) -> None:
-            progress.update(int(row["epoch"]), epoch_text(row))
-            say(args, f"epoch {row['epoch']:.0f} of {row['epochs']:.0f}: {epoch_text(row)}")
+            text = train.epoch_text(row)
+            progress.update(int(row["epoch"]), text)
+            say(args, f"epoch {row['epoch']:.0f} of {row['epochs']:.0f}: {text}")
 
         compiled = compile_run(done, finetune_epochs=wanted, report=report)
     storage.save(args.output, compiled.network, provenance=compiled.provenance(done.recipe))

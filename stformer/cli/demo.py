@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from stformer.cli.common import emit, need_torch, positive
 from stformer.cli.progress import Progress
-from stformer.cli.train import epoch_text
 
 if TYPE_CHECKING:
     from stformer.demo import Result
@@ -47,10 +46,11 @@ def run(args: argparse.Namespace) -> int:
         bars.clear()
         print(f"stformer: {text}", file=sys.stderr, flush=True)
 
-    def progress(part: str, row: dict[str, float]) -> None:
+    def progress(part: str, done: int, total: int, note: str) -> None:
         if part not in bars:
-            bars[part] = Progress(part, int(row["epochs"]))
-        bars[part].update(int(row["epoch"]), epoch_text(row))
+            bars[part] = Progress(part)
+        bars[part].total = total
+        bars[part].update(done, note)
 
     result = demo(
         Path(args.output),

@@ -50,6 +50,11 @@ class Progress:
         if time.monotonic() - self._drawn >= PERIOD or done == self.total:
             self._draw(done, note)
 
+    def of(self, done: int, total: int) -> None:
+        """Show that `done` of `total` are done, where the total is learnt on the way."""
+        self.total = total
+        self.update(done)
+
     def _draw(self, done: int, note: str) -> None:
         if not self._on:
             return

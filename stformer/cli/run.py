@@ -42,10 +42,10 @@ def run(args: argparse.Namespace) -> int:
     network = load_model(args)
     check_ready([args.backend], network)
     data = load_data(args, network)
-    with Progress(f"{args.backend}: {data.samples} samples"):
+    with Progress(f"{args.backend}: {data.samples} samples") as bar:
         started = time.perf_counter()
         probe = Probe(states=args.state)
-        trace = deploy.run(args.backend, network, data.inputs, probe=probe)
+        trace = deploy.run(args.backend, network, data.inputs, probe=probe, progress=bar.of)
         seconds = float(trace.info.get("seconds", time.perf_counter() - started))
     if args.output:
         trace.save(args.output)

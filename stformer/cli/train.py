@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
         def report(row: dict[str, float]) -> None:
             rows.append(row)
-            text = epoch_text(row)
+            text = train.epoch_text(row)
             progress.update(int(row["epoch"]), text)
             say(args, f"epoch {row['epoch']:.0f} of {row['epochs']:.0f}: {text}")
 
@@ -59,8 +59,3 @@ def run(args: argparse.Namespace) -> int:
     )
     emit(args, plain, text)
     return 0
-
-
-def epoch_text(row: dict[str, float]) -> str:
-    """An epoch's metrics on one line."""
-    return f"loss {row['loss']:.3f}, accuracy {100 * row['test_accuracy']:.2f} %"

@@ -81,8 +81,8 @@ def _run_backends(args: argparse.Namespace) -> list[Report]:
 
     def run_one(name: str, network: Network, inputs: Inputs, probe: Probe) -> Trace:
         say(args, f"running {name}")
-        with Progress(f"running {name}"):
-            return deploy.run(name, network, inputs, probe=probe)
+        with Progress(f"running {name}") as bar:
+            return deploy.run(name, network, inputs, probe=probe, progress=bar.of)
 
     return verify(
         network, data.inputs, names, run=run_one, against=against, states=args.state, samples=few
