@@ -7,6 +7,7 @@ the helpers for tests.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from stformer.network import (
     Population,
     Projection,
     Readout,
+    Relay,
     Shape,
     SumTokens,
     no_bias,
@@ -336,3 +338,26 @@ def inputs_for(
             frames[-1] = rest
         out[p.name] = frames.astype(np.int32)
     return out
+
+
+def one_of_each(**changes: dict[str, Any]) -> Network:
+    """One object of each kind, legal; `changes` maps an object to values of its fields."""
+    shape, token = (1, 2, 2), (1, 1, 1)
+    items: list[Any] = [
+        Input(name="in", shape=shape),
+        Relay(name="relay", shape=shape),
+        Lif(name="lif", shape=shape, vth=3, dv=2048, bias_mant=no_bias(shape)),
+        Lif(name="token", shape=token, vth=3, dv=2048, bias_mant=no_bias(token)),
+        Lif(name="wide", shape=shape, vth=3, dv=2048, bias_mant=no_bias(shape)),
+        Lif(name="conv", shape=(2, 1, 1), vth=3, dv=2048, bias_mant=no_bias(shape)),
+        Readout(name="out", shape=(2,), bias_mant=no_bias((2,))),
+        OneToOne(name="feed", pre="in", post="relay", weight=2),
+        OneToOne(name="one", pre="relay", post="lif", weight=4),
+        SumTokens(name="sum", pre="lif", post="token", weight=1),
+        BroadcastTokens(name="broadcast", pre="token", post="wide", weight=2),
+        Conv(name="kernel", pre="wide", post="conv", weight=np.ones((2, 1, 2, 2), np.int8)),
+        Dense(name="dense", pre="wide", post="out", weight=np.ones((2, 4), np.int8)),
+    ]
+    assert set(changes) <= {i.name for i in items}
+    items = [replace(i, **changes.get(i.name, {})) for i in items]
+    return Network(name="n", steps=4, populations=tuple(items[:7]), projections=tuple(items[7:]))

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from stformer import testing_cli
+from stformer import storage, testing, testing_cli, testing_traces
 from stformer.network import Network
 from stformer.testing_cli import Call
+from stformer.trace import Trace
 
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -80,3 +81,26 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def frames() -> Any:
     return testing_cli.small_frames()
+
+
+@pytest.fixture
+def stf(tmp_path: Path) -> Path:
+    """`testing_traces.make` as a file."""
+    path = tmp_path / "n.stf"
+    storage.save(path, testing_traces.make(), provenance={"note": "größer ≤ 1"})
+    return path
+
+
+@pytest.fixture
+def traced(tmp_path: Path) -> Path:
+    """`testing_traces.make_trace` as a file."""
+    path = tmp_path / "n.trace"
+    testing_traces.make_trace().save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def attention() -> tuple[Network, Trace]:
+    """A sample network of many kinds and three samples of it, states too."""
+    network = testing.sample_network("attention")
+    return network, testing_traces.run(network, testing_traces.frames_for(network, 3, seed=1))

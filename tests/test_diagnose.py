@@ -3,62 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from stformer import interpret
 from stformer.diagnose import classify, is_itself_wrong
 from stformer.errors import InputError
 from stformer.network import Dense, Input, IntArray, Lif, Network, Readout, Relay, no_bias
 from stformer.passes import replace_network, schedule
 from stformer.replay import FAULTS, Fault, integrate, replay
-from stformer.testing import SAMPLES, inputs_for, mutants, recurrent_network, sample_network
-from stformer.trace import Probe, Trace
+from stformer.testing import mutants, sample_network
+from stformer.testing_traces import NETWORKS, changed, frames_for, posing, run, without
+from stformer.trace import Trace
 from stformer.verify import compare
-
-NETWORKS: dict[str, Callable[[], Network]] = {
-    **SAMPLES,
-    "recurrent": recurrent_network,
-}
-
-
-def run(network: Network, inputs: Any, *, states: bool = True) -> Trace:
-    return interpret.run(network, inputs, probe=Probe(states=states))
-
-
-def frames_for(network: Network, samples: int, seed: int) -> dict[str, Any]:
-    return dict(inputs_for(network, samples, np.random.default_rng(seed)))
-
-
-def posing(trace: Trace, as_: Trace, name: str = "mutant") -> Trace:
-    """A mutant's trace that claims to be of the original network."""
-    return replace(trace, network=as_.network, backend=name)
-
-
-def without(trace: Trace, *names: str) -> Trace:
-    def rest(arrays: Mapping[str, IntArray]) -> dict[str, IntArray]:
-        return {k: a for k, a in arrays.items() if k not in names}
-
-    return replace(trace, spikes=rest(trace.spikes), u=rest(trace.u), v=rest(trace.v))
-
-
-def changed(trace: Trace, name: str, at: tuple[int, ...], kind: str = "spikes") -> Trace:
-    """A trace with one value another: a spike flipped, a number one larger."""
-    arrays = dict(getattr(trace, kind))
-    array = arrays[name].copy()
-    array[at] = 1 - array[at] if array.dtype == np.uint8 else array[at] + 1
-    change: dict[str, Any] = {kind: {**arrays, name: array}}
-    return replace(trace, **change)
-
-
-@pytest.fixture(scope="module")
-def attention() -> tuple[Network, Trace]:
-    network = sample_network("attention")
-    return network, run(network, frames_for(network, 3, seed=1))
 
 
 @pytest.mark.parametrize("name", ["temporal", "attention"])

@@ -13,52 +13,24 @@ from stformer.errors import InputError
 from stformer.network import (
     MAX_NEURONS,
     MAX_STEPS,
-    BroadcastTokens,
     Conv,
     Dense,
     Input,
-    Lif,
     Network,
     OneToOne,
-    Readout,
-    Relay,
-    SumTokens,
     bias_of,
     conv_output,
     effective_weight,
-    no_bias,
 )
 from stformer.passes import replace_network
+from stformer.samples import one_of_each
 
-W = np.ones((2, 4), np.int8)
+W = np.ones((2, 4), np.int8)  # the weights that one_of_each has
 K = np.ones((2, 1, 2, 2), np.int8)
 
 
-def base(**changes: dict[str, Any]) -> Network:
-    """One object of each kind, legal; `changes` maps an object to values of its fields."""
-    shape, token = (1, 2, 2), (1, 1, 1)
-    items: list[Any] = [
-        Input(name="in", shape=shape),
-        Relay(name="relay", shape=shape),
-        Lif(name="lif", shape=shape, vth=3, dv=2048, bias_mant=no_bias(shape)),
-        Lif(name="token", shape=token, vth=3, dv=2048, bias_mant=no_bias(token)),
-        Lif(name="wide", shape=shape, vth=3, dv=2048, bias_mant=no_bias(shape)),
-        Lif(name="conv", shape=(2, 1, 1), vth=3, dv=2048, bias_mant=no_bias(shape)),
-        Readout(name="out", shape=(2,), bias_mant=no_bias((2,))),
-        OneToOne(name="feed", pre="in", post="relay", weight=2),
-        OneToOne(name="one", pre="relay", post="lif", weight=4),
-        SumTokens(name="sum", pre="lif", post="token", weight=1),
-        BroadcastTokens(name="broadcast", pre="token", post="wide", weight=2),
-        Conv(name="kernel", pre="wide", post="conv", weight=K),
-        Dense(name="dense", pre="wide", post="out", weight=W),
-    ]
-    assert set(changes) <= {i.name for i in items}
-    items = [replace(i, **changes.get(i.name, {})) for i in items]
-    return Network(name="n", steps=4, populations=tuple(items[:7]), projections=tuple(items[7:]))
-
-
-def test_base_is_legal() -> None:
-    assert len(base().populations) == 7
+def test_one_of_each_is_legal() -> None:
+    assert len(one_of_each().populations) == 7
 
 
 BAD: list[tuple[str, str, Any, str]] = [
@@ -150,7 +122,7 @@ BAD: list[tuple[str, str, Any, str]] = [
 )
 def test_wrong_value_is_refused_and_named(name: str, field: str, value: Any, found: str) -> None:
     with pytest.raises(InputError, match=found) as e:
-        base(**{name: {field: value}})
+        one_of_each(**{name: {field: value}})
     assert e.value.where in (f"population {name}", f"projection {name}")
 
 
@@ -164,7 +136,7 @@ def test_bad_names(what: str, name: Any) -> None:
         "in": lambda: Network(
             name="n", steps=1, populations=(Input(name=name, shape=(1,)),), projections=()
         ),
-        "dense": lambda: base(dense={"name": name}),
+        "dense": lambda: one_of_each(dense={"name": name}),
     }[what]
     with pytest.raises(InputError, match="name"):
         build()
@@ -178,7 +150,7 @@ def test_bad_steps(steps: Any) -> None:
 
 @pytest.mark.parametrize("legal", ["a", "A-Z_0.9+@>#:", "in@0+1", "x" * 200, "a.."])
 def test_good_names(legal: str) -> None:
-    assert base(dense={"name": legal})
+    assert one_of_each(dense={"name": legal})
 
 
 @pytest.mark.parametrize(
@@ -197,14 +169,14 @@ def test_good_names(legal: str) -> None:
     ],
 )
 def test_ends_of_ranges_are_legal(name: str, field: str, value: Any) -> None:
-    assert base(**{name: {field: value}})
+    assert one_of_each(**{name: {field: value}})
 
 
 def test_names_are_unique() -> None:
     with pytest.raises(InputError, match="population lif: the name twice"):
-        base(wide={"name": "lif"})
+        one_of_each(wide={"name": "lif"})
     with pytest.raises(InputError, match="projection sum: the name twice"):
-        base(one={"name": "sum"})
+        one_of_each(one={"name": "sum"})
 
 
 @pytest.mark.parametrize(
@@ -213,19 +185,19 @@ def test_names_are_unique() -> None:
 )
 def test_relays_are_fed_by_one_weight_of_two(change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="population relay"):
-        base(feed=change)
-    assert base(feed={"delay": 1})
+        one_of_each(feed=change)
+    assert one_of_each(feed={"delay": 1})
 
 
 def test_relays_are_fed_once() -> None:
-    network = base()
+    network = one_of_each()
     more = OneToOne(name="more", pre="in", post="relay", weight=2)
     with pytest.raises(InputError, match="population relay: 2 incoming"):
         replace_network(network, projections=(*network.projections, more))
 
 
 def test_recurrence_needs_a_delay() -> None:
-    network = base()
+    network = one_of_each()
     back = OneToOne(name="back", pre="wide", post="lif", weight=2)
     with pytest.raises(InputError, match="projection back: delay 0"):
         replace_network(network, projections=(*network.projections, back))
@@ -239,14 +211,14 @@ def test_recurrence_needs_a_delay() -> None:
 def test_kinds_are_closed() -> None:
     with pytest.raises(InputError, match="Input, Lif, Relay, Readout"):
         Network(name="n", steps=1, populations=(W,), projections=())  # type: ignore[arg-type]
-    network = base()
+    network = one_of_each()
     with pytest.raises(InputError):
         replace_network(network, projections=network.populations)  # type: ignore[arg-type]
 
 
 def test_arrays_are_copied_narrowed_and_frozen() -> None:
     weight = W.astype(np.int64)
-    network = base(dense={"weight": weight})
+    network = one_of_each(dense={"weight": weight})
     weight[0, 0] = 99
     dense = network.incoming("out")[0]
     assert isinstance(dense, Dense)
@@ -258,7 +230,7 @@ def test_arrays_are_copied_narrowed_and_frozen() -> None:
 
 
 def test_look_up() -> None:
-    network = base()
+    network = one_of_each()
     assert network["lif"].name == "lif"
     assert "lif" in network
     assert "nobody" not in network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,46 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from stformer import testing
 from stformer.errors import InputError
 from stformer.network import (
-    BroadcastTokens,
     Conv,
-    Dense,
     Input,
-    Lif,
     Network,
-    OneToOne,
-    Readout,
-    Relay,
-    SumTokens,
     from_plain,
-    no_bias,
     to_plain,
 )
+from stformer.samples import one_of_each
 
-W = np.ones((2, 4), np.int8)
+W = np.ones((2, 4), np.int8)  # the weights that one_of_each has
 K = np.ones((2, 1, 2, 2), np.int8)
-
-
-def base(**changes: dict[str, Any]) -> Network:
-    """One object of each kind, legal; `changes` maps an object to values of its fields."""
-    shape, token = (1, 2, 2), (1, 1, 1)
-    items: list[Any] = [
-        Input(name="in", shape=shape),
-        Relay(name="relay", shape=shape),
-        Lif(name="lif", shape=shape, vth=3, dv=2048, bias_mant=no_bias(shape)),
-        Lif(name="token", shape=token, vth=3, dv=2048, bias_mant=no_bias(token)),
-        Lif(name="wide", shape=shape, vth=3, dv=2048, bias_mant=no_bias(shape)),
-        Lif(name="conv", shape=(2, 1, 1), vth=3, dv=2048, bias_mant=no_bias(shape)),
-        Readout(name="out", shape=(2,), bias_mant=no_bias((2,))),
-        OneToOne(name="feed", pre="in", post="relay", weight=2),
-        OneToOne(name="one", pre="relay", post="lif", weight=4),
-        SumTokens(name="sum", pre="lif", post="token", weight=1),
-        BroadcastTokens(name="broadcast", pre="token", post="wide", weight=2),
-        Conv(name="kernel", pre="wide", post="conv", weight=K),
-        Dense(name="dense", pre="wide", post="out", weight=W),
-    ]
-    assert set(changes) <= {i.name for i in items}
-    items = [replace(i, **changes.get(i.name, {})) for i in items]
-    return Network(name="n", steps=4, populations=tuple(items[:7]), projections=tuple(items[7:]))
 
 
 def round_trip(network: Network) -> Network:
@@ -81,7 +51,7 @@ def test_drawn_round_trip(network: Network) -> None:
 
 
 def test_plain_data_is_checked() -> None:
-    structure, arrays = to_plain(base())
+    structure, arrays = to_plain(one_of_each())
     with pytest.raises(InputError, match="no array 'dense/weight'"):
         from_plain("f", structure, {k: v for k, v in arrays.items() if k != "dense/weight"})
     for key, value, found in (
@@ -106,7 +76,7 @@ def test_plain_data_is_checked() -> None:
 
 
 def test_digest_leaves_out_name_and_source() -> None:
-    network = base()
+    network = one_of_each()
     other = Network(
         name="other",
         steps=network.steps,
@@ -114,7 +84,7 @@ def test_digest_leaves_out_name_and_source() -> None:
         projections=tuple(reversed(network.projections)),  # their order is the network's
         source="{}",
     )
-    assert other.digest() == network.digest() == base().digest()
+    assert other.digest() == network.digest() == one_of_each().digest()
     assert len(network.digest()) == 64
 
 
@@ -143,11 +113,11 @@ BOUND = {"name", "shape", "pre", "post", "weight", "weight_exp", "delay"}
 
 @pytest.mark.parametrize(("name", "field"), [(n, f) for n, v in OTHER.items() for f in v])
 def test_digest_changes_with_every_field(name: str, field: str) -> None:
-    assert base(**{name: {field: OTHER[name][field]}}).digest() != base().digest()
+    assert one_of_each(**{name: {field: OTHER[name][field]}}).digest() != one_of_each().digest()
 
 
 def test_every_field_is_in_that_list() -> None:
-    items = {i.name: i for i in (*base().populations, *base().projections)}
+    items = {i.name: i for i in (*one_of_each().populations, *one_of_each().projections)}
     geometry = {"stride", "padding", "dilation", "groups"}
     for name, changed in OTHER.items():
         missing = {f.name for f in fields(items[name])} - set(changed) - BOUND - geometry
@@ -191,7 +161,7 @@ def test_one_bit_anywhere_changes_the_digest() -> None:
 
 def test_numpy_integers_are_plain_integers() -> None:
     """Values computed with NumPy must not make a network that has no digest."""
-    network = base(
+    network = one_of_each(
         lif={"vth": np.int64(3), "dv": np.uint16(2048), "latency": np.int32(0)},
         one={"weight": np.int8(4), "delay": np.int64(0)},
         kernel={"groups": np.int64(1), "stride": (np.int64(1), np.int8(1))},
@@ -202,11 +172,11 @@ def test_numpy_integers_are_plain_integers() -> None:
         populations=network.populations,
         projections=network.projections,
     )
-    assert network.digest() == base().digest()
+    assert network.digest() == one_of_each().digest()
     json.dumps(to_plain(network)[0])
     assert type(network["lif"].latency) is type(network.steps) is int
 
 
 def test_networks_can_be_copied() -> None:
-    network = base()
+    network = one_of_each()
     assert copy.copy(network).digest() == network.digest()

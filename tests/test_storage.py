@@ -13,65 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
-from stformer import files, hdf5, interpret, storage
+from stformer import files, hdf5, storage
 from stformer.errors import InputError
-from stformer.network import Conv, Dense, Input, Lif, Network, Readout, no_bias
-from stformer.trace import Probe, Trace
+from stformer.testing_traces import make, make_trace
+from stformer.trace import Trace
 
 RNG = np.random.default_rng(7)
-
-
-def make(name: str = "n") -> Network:
-    return Network(
-        name=name,
-        steps=3,
-        populations=(
-            Input(name="in", shape=(2, 4, 4)),
-            Lif(
-                name="a>b#1",
-                shape=(3, 4, 4),
-                vth=3,
-                dv=2048,
-                bias_mant=np.array([-4096, 0, 4095]).reshape(3, 1, 1),
-                latency=1,
-            ),
-            Readout(name="out", shape=(5,), bias_mant=no_bias((5,)), latency=2),
-        ),
-        projections=(
-            Conv(
-                name="in>a",
-                pre="in",
-                post="a>b#1",
-                weight=np.random.default_rng(1).integers(-128, 128, (3, 2, 3, 3)),
-                padding=(1, 1),
-            ),
-            Dense(
-                name="a>out",
-                pre="a>b#1",
-                post="out",
-                weight=np.random.default_rng(2).integers(-128, 128, (5, 48)),
-            ),
-        ),
-    )
-
-
-def make_trace(*, states: bool = True) -> Trace:
-    frames = RNG.integers(0, 2, (5, 3, 2, 4, 4))
-    return interpret.run(make(), frames, probe=Probe(states=states))
-
-
-@pytest.fixture
-def stf(tmp_path: Path) -> Path:
-    path = tmp_path / "n.stf"
-    storage.save(path, make(), provenance={"note": "größer ≤ 1"})
-    return path
-
-
-@pytest.fixture
-def traced(tmp_path: Path) -> Path:
-    path = tmp_path / "n.trace"
-    make_trace().save(path)
-    return path
 
 
 def test_network_round_trip(stf: Path) -> None:
