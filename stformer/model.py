@@ -26,6 +26,7 @@ from stformer.nn import (
     conv_block,
     temporal_block,
 )
+from stformer.recipe import nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,9 @@ def config_from(values: Mapping[str, object], where: str = "model") -> STFormerC
     out: dict[str, Any] = {}
     for key, value in values.items():
         if key not in hints:
-            raise InputError(where, f"the key '{key}'", ", ".join(hints))
+            raise InputError(
+                where, f"the key '{key}'", ", ".join(hints), nearest(key, list(hints))
+            )
         out[key] = _typed(f"{where}.{key}", value, hints[key])
     return STFormerConfig(**out)
 

@@ -150,10 +150,11 @@ def _section(cls: Any, table: Mapping[str, Any], where: str) -> Any:
 def _known(where: str, table: Mapping[str, Any], keys: Sequence[str]) -> None:
     for key in table:
         if key not in keys:
-            raise InputError(where, f"the key '{key}'", ", ".join(keys), _nearest(key, keys))
+            raise InputError(where, f"the key '{key}'", ", ".join(keys), nearest(key, keys))
 
 
-def _nearest(key: str, keys: Sequence[str]) -> str:
+def nearest(key: str, keys: Sequence[str]) -> str:
+    """A question with the nearest known name; nothing where none is near."""
     near = difflib.get_close_matches(key, keys, 1)
     return f"did you mean '{near[0]}'?" if near else ""
 

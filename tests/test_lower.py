@@ -14,10 +14,10 @@ from torch import nn  # noqa: E402
 
 from stformer import deploy, interpret, passes  # noqa: E402
 from stformer.errors import InputError, Unsupported  # noqa: E402
-from stformer.lower import lower, lower_stformer, restore  # noqa: E402
+from stformer.lower import lower, lower_stformer, record, restore  # noqa: E402
 from stformer.model import STFormer, STFormerConfig, config_from, config_to, quantise  # noqa: E402
-from stformer.network import Lif, Relay  # noqa: E402
-from stformer.nn import Gate, Join, Neuron, Readout, conv_block  # noqa: E402
+from stformer.network import Conv, Dense, Lif, Relay  # noqa: E402
+from stformer.nn import Gate, Join, Neuron, Readout, conv_block, dense_block  # noqa: E402
 from stformer.trace import Probe  # noqa: E402
 
 VARIANTS: list[dict[str, Any]] = [
@@ -176,7 +176,7 @@ def test_config_round_trip_and_its_refusals() -> None:
     config = STFormerConfig(width=48, residual="or", temporal_dilations=(2,))
     assert config_from(config_to(config)) == config
     for wrong, match in (
-        ({"widht": 3}, "the key 'widht'"),
+        ({"widht": 3}, r"the key 'widht'.*Did you mean 'width'\?"),
         ({"width": 12}, "width"),
         ({"residual": "plus"}, "'iand', 'or', 'add'"),
         ({"depth": "2"}, "type int"),
@@ -185,3 +185,42 @@ def test_config_round_trip_and_its_refusals() -> None:
     ):
         with pytest.raises(InputError, match=match):
             config_from(wrong)
+
+
+def test_dense_blocks_lower_to_dense_and_come_back() -> None:
+    class Mlp(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = dense_block((2, 3, 4), 7, Neuron())
+            self.second = dense_block((7, 1, 1), 5, Neuron(dv=1000))
+            self.head = Readout(5, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.second(self.first(x)))
+
+    torch.manual_seed(1)
+    model = Mlp().eval()
+    for block in (model.first, model.second):
+        nn.init.constant_(block.norm.bias, 0.4)
+        block.quantise()
+    model.head.quantise()
+    model.head.fix_bias(1)
+    network = lower(model, name="mlp", steps=4, shape=(2, 3, 4))
+    assert {p.post: type(p) for p in network.projections} == {
+        "first": Dense, "second": Dense, "head": Conv,
+    }  # fmt: skip
+    x = torch.randint(0, 2, (4, 6, 2, 3, 4)).float()
+    seen: dict[str, Any] = {}
+    record(model, lambda name, s, _u, _v: seen.update({name: s}))
+    model(x)
+    trace = interpret.run(network, x.transpose(0, 1).numpy())
+    for name in ("first", "second", "head"):
+        np.testing.assert_array_equal(trace[name], seen[name].transpose(0, 1).numpy())
+    assert trace["second"].any()
+    digest = network.digest()
+    with torch.no_grad():
+        for block in (model.first, model.second):
+            block.synapses[0].weight.zero_()
+            block.take_integers(network)
+    record(model, None)
+    assert lower(model, name="mlp", steps=4, shape=(2, 3, 4)).digest() == digest

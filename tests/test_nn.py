@@ -11,7 +11,8 @@ from torch import Tensor  # noqa: E402
 
 from stformer import fixedpoint as fx  # noqa: E402
 from stformer.nn import Gate, HeadGate, HeadSum, Join, Neuron, Pool, TokenSum, lif  # noqa: E402
-from stformer.nn.block import bias_exponent, conv_block, mantissa, temporal_block  # noqa: E402
+from stformer.nn.block import bias_exponent, mantissa  # noqa: E402
+from stformer.nn.layers import conv_block, temporal_block  # noqa: E402
 from stformer.nn.neuron import SURROGATE_SLOPE, lif_states  # noqa: E402
 
 

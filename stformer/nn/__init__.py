@@ -3,8 +3,9 @@
 Anything built from these trains, quantises, lowers to a `Network`, and is proven there.
 """
 
-from stformer.nn.block import Block, Spiking, Synapse, conv_block, temporal_block
+from stformer.nn.block import Block, Spiking, Synapse
 from stformer.nn.gates import Gate, HeadGate, HeadSum, Join, Pool, TokenSum
+from stformer.nn.layers import conv_block, dense_block, temporal_block
 from stformer.nn.neuron import Neuron, lif
 from stformer.nn.readout import Readout
 
@@ -21,6 +22,7 @@ __all__ = [
     "Synapse",
     "TokenSum",
     "conv_block",
+    "dense_block",
     "lif",
     "temporal_block",
 ]

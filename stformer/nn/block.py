@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from stformer import fixedpoint as fx
 from stformer.builder import Wire
-from stformer.network import Conv, Lif, Network, OneToOne, conv_output
+from stformer.network import Conv, Dense, Lif, Network, OneToOne, Shape, conv_output
 from stformer.nn.neuron import Neuron, lif, lif_states
 
 Recorder = Callable[[str, Tensor, "Tensor | None", "Tensor | None"], None]
@@ -279,7 +279,8 @@ class Block(Spiking):
             )
         )
         for key, (source, template) in convs.items():
-            self._names[key] = builder.connect(wires[source], self.population, template)
+            projection = as_dense(template, wires[source].shape)
+            self._names[key] = builder.connect(wires[source], self.population, projection)
         if self.skip is not None:
             weight, exponent = self._skip_weight()
             skip = OneToOne(name="", pre="", post="", weight=weight, weight_exp=exponent, delay=0)
@@ -330,8 +331,18 @@ class Block(Spiking):
         self.bias.requires_grad_(True)
         weights = {p.name: p.weight for p in network.incoming(self.population)}
         for s in self._synapses():
-            stored = torch.from_numpy(np.asarray(weights[self._names[self._key(s)]], np.float32))
-            s.weight.copy_(stored[s.first : s.first + s.c_out])
+            stored = np.asarray(weights[self._names[self._key(s)]], np.float32)
+            rows = stored.reshape(self.channels, *s.weight.shape[1:])[s.first : s.first + s.c_out]
+            s.weight.copy_(torch.from_numpy(rows))
+
+
+def as_dense(conv: Conv, shape: Shape) -> Conv | Dense:
+    """The same synapses as a Dense where the kernel covers a whole frame of this shape."""
+    covers = conv.weight.shape[1:] == shape and conv.padding == (0, 0)
+    if not covers:
+        return conv
+    flat = conv.weight.reshape(len(conv.weight), -1)
+    return Dense(name="", pre="", post="", weight=flat, delay=conv.delay)
 
 
 def bias_exponent(largest: float) -> int:
@@ -349,52 +360,3 @@ def mantissa(value: int) -> tuple[int, int]:
     while round(value / 2**exponent) > fx.WEIGHT_RANGE[1]:
         exponent += 1
     return round(value / 2**exponent), exponent
-
-
-def conv_block(
-    c_in: int | Sequence[int],
-    c_out: int,
-    kernel: int,
-    neuron: Neuron,
-    *,
-    stride: int = 1,
-    skip: int | None = None,
-) -> Block:
-    """Convolution block as slayer's `block.cuba.Conv`; one synapse per entry of `c_in`."""
-    sources = [c_in] if isinstance(c_in, int) else list(c_in)
-    pad = (kernel // 2, kernel // 2)
-    synapses = [
-        Synapse(c, c_out, (kernel, kernel), source=i, stride=stride, padding=pad)
-        for i, c in enumerate(sources)
-    ]
-    return Block(synapses, c_out, neuron, skip=skip)
-
-
-def temporal_block(
-    c_in: int,
-    c_out: int,
-    neuron: Neuron,
-    *,
-    taps: int = 3,
-    kernel: int = 1,
-    dilations: Sequence[int] = (1,),
-) -> Block:
-    """Causal convolution over time: tap j sees what the input sent j * dilation steps ago.
-
-    With several dilations the output channels are split evenly between them, which is the
-    concatenation of parallel branches (paper Fig. 3).
-    """
-    width = c_out // len(dilations)
-    synapses = [
-        Synapse(
-            c_in,
-            width,
-            (kernel, kernel),
-            padding=(kernel // 2, kernel // 2),
-            delay=tap * dilation,
-            first=branch * width,
-        )
-        for branch, dilation in enumerate(dilations)
-        for tap in range(taps)
-    ]
-    return Block(synapses, c_out, neuron)

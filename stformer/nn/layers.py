@@ -1,0 +1,69 @@
+"""The usual blocks, by the names that users of slayer know: dense, convolution, temporal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stformer.network import Shape
+from stformer.nn.block import Block, Synapse
+from stformer.nn.neuron import Neuron
+
+
+def conv_block(
+    c_in: int | Sequence[int],
+    c_out: int,
+    kernel: int,
+    neuron: Neuron,
+    *,
+    stride: int = 1,
+    skip: int | None = None,
+) -> Block:
+    """Convolution block as slayer's `block.cuba.Conv`; one synapse per entry of `c_in`."""
+    sources = [c_in] if isinstance(c_in, int) else list(c_in)
+    pad = (kernel // 2, kernel // 2)
+    synapses = [
+        Synapse(c, c_out, (kernel, kernel), source=i, stride=stride, padding=pad)
+        for i, c in enumerate(sources)
+    ]
+    return Block(synapses, c_out, neuron, skip=skip)
+
+
+def temporal_block(
+    c_in: int,
+    c_out: int,
+    neuron: Neuron,
+    *,
+    taps: int = 3,
+    kernel: int = 1,
+    dilations: Sequence[int] = (1,),
+) -> Block:
+    """Causal convolution over time: tap j sees what the input sent j * dilation steps ago.
+
+    With several dilations the output channels are split evenly between them, which is the
+    concatenation of parallel branches (paper Fig. 3).
+    """
+    width = c_out // len(dilations)
+    synapses = [
+        Synapse(
+            c_in,
+            width,
+            (kernel, kernel),
+            padding=(kernel // 2, kernel // 2),
+            delay=tap * dilation,
+            first=branch * width,
+        )
+        for branch, dilation in enumerate(dilations)
+        for tap in range(taps)
+    ]
+    return Block(synapses, c_out, neuron)
+
+
+def dense_block(shape: Shape, channels: int, neuron: Neuron) -> Block:
+    """All-to-all block as slayer's `block.cuba.Dense`: (C, H, W) to (channels, 1, 1).
+
+    Args:
+        shape: of the input, (C, H, W); (n, 1, 1) for what another dense block sends.
+        channels: neurons.
+    """
+    c_in, height, width = shape
+    return Block([Synapse(c_in, channels, (height, width))], channels, neuron)
