@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Protocol
+from typing import Any, Protocol
 
 from stformer.errors import InputError, Unavailable, Unsupported
 from stformer.network import Network
@@ -128,6 +128,7 @@ def run(
         InputError, Unavailable, Unsupported: as `ready`; InputError for the inputs too.
     """
     backend = ready(name, network)
-    if progress is not None and hasattr(backend, "progress"):
-        backend.progress = progress
+    teller: Any = backend
+    if progress is not None and hasattr(teller, "progress"):
+        teller.progress = progress
     return backend.run(network, inputs, probe=probe or Probe())
