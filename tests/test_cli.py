@@ -357,3 +357,16 @@ def test_the_packaged_model_runs_without_more(call: Call) -> None:
     assert plain["samples"] == 16
     assert plain["accuracy"] > 0.8
     assert call.json("verify", "--backend", "cpu", "--samples", "2", "--state")["proven"]
+
+
+def test_a_slow_backend_runs_a_few_packaged_samples_unless_told(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stformer.cli import run
+
+    monkeypatch.setattr(run, "FEW", {"cpu": 3})
+    code, out, err = call("run", "--backend", "cpu")
+    assert code == 0
+    assert "3 samples" in out
+    assert "the first 3 samples" in err
+    assert call.json("run", "--backend", "cpu", "--samples", 5)["samples"] == 5

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from stformer.network import Network
 
 ARRAYS = (".npy", ".npz")
+# Backends that take a second a sample run this many where nobody says otherwise.
+FEW = {"lava-sim": 64}
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from stformer.cli.common import (
+    FEW,
     Data,
     add_data,
     add_model,
@@ -15,6 +16,7 @@ from stformer.cli.common import (
     emit,
     load_data,
     load_model,
+    note,
 )
 from stformer.cli.progress import Progress
 
@@ -41,6 +43,10 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.output, args.model, args.data)
     network = load_model(args)
     check_ready([args.backend], network)
+    few = FEW.get(args.backend)
+    if few and args.samples is None and args.data is None:
+        note(f"{args.backend} runs the first {few} samples; --samples N: more")
+        args.samples = few
     data = load_data(args, network)
     with Progress(f"{args.backend}: {data.samples} samples") as bar:
         started = time.perf_counter()

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from stformer.cli.common import (
+    FEW,
     add_data,
     add_model,
     check_ready,
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from stformer.network import Network
     from stformer.report import Report
     from stformer.trace import Inputs, Probe, Trace
-
-# Backends that take seconds a sample run this many where --samples does not say otherwise.
-FEW = {"lava-sim": 64}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
