@@ -28,22 +28,26 @@ SOURCES = ("stformer", *MAPPED)
 OWNERS: dict[str, tuple[str, ...]] = {
     "h5py": ("stformer/storage.py", "stformer/hdf5.py"),
     "lava": ("deploy/lava*",),
-    "matplotlib": ("stformer/plot*.py", "stformer/report*.py"),
+    "matplotlib": ("stformer/plot*", "stformer/plot/*"),
     "nir": ("export/nir.py",),
     "norse": ("deploy/norse.py",),
     "onnx": ("export/onnx.py", "deploy/onnx.py"),
     "psutil": ("deploy/lava*",),
     "sklearn": ("stformer/data.py",),
+    "tensorboard": (),
     "tests": (),
     "torch": (
         "deploy/torch.py",
+        "stformer/augment.py",
         "stformer/compile.py",
         "stformer/data.py",
         "stformer/lower.py",
         "stformer/model.py",
         "stformer/nn/*",
-        "stformer/train.py",
+        "stformer/train*.py",
+        "stformer/training/*",
     ),
+    "torchvision": ("stformer/augment.py", "stformer/datasets/*"),
 }
 # Imported with the packages above blocked, as on a machine that lacks them. Core needs h5py.
 OPTIONAL = sorted(set(OWNERS) - {"h5py", "tests"})
@@ -53,7 +57,7 @@ LONGER: dict[str, int] = {
     "stformer/network.py": 650,  # the one structure that everyone reads: whole, in one place
 }
 MEDIAN = 250
-BUDGET = 12000  # lines of the package; raise it with a reason
+BUDGET = 16000  # lines of the package; raise it with a reason
 
 FORBIDDEN = {
     "the path of a machine": r"(?<![\w.])/(?:home|root|Users|work|opt|tmp|mnt)/[\w.]",
