@@ -33,21 +33,20 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "norse": ("deploy/norse.py",),
     "onnx": ("export/onnx.py", "deploy/onnx.py"),
     "psutil": ("deploy/lava*",),
-    "sklearn": ("stformer/data.py",),
+    "sklearn": ("stformer/datasets/digits.py",),
     "tensorboard": (),
     "tests": (),
     "torch": (
         "deploy/torch.py",
         "stformer/augment.py",
         "stformer/compile.py",
-        "stformer/data.py",
         "stformer/lower.py",
         "stformer/model.py",
         "stformer/nn/*",
         "stformer/train*.py",
         "stformer/training/*",
     ),
-    "torchvision": ("stformer/augment.py", "stformer/datasets/*"),
+    "torchvision": ("stformer/augment.py", "stformer/datasets/cifar.py"),
 }
 # Imported with the packages above blocked, as on a machine that lacks them. Core needs h5py.
 OPTIONAL = sorted(set(OWNERS) - {"h5py", "tests"})
