@@ -136,7 +136,7 @@ def _gesture_missing() -> tuple[str, str] | None:
         try:
             files = [path for part in PARTS for path in _trials(part)]
         except InputError as e:  # a list of data sets still has to show the others
-            return f"{e.where}: {e.found}", do
+            return f"{e.where}: {e.found}; allowed: {e.allowed}", do
         what = absent([*files, *map(_table_of, files)], base.parent)
     return (what, do) if what else None
 
