@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stformer import data
-from stformer.datasets import recordings
+from stformer.datasets import cache, recordings
 from stformer.datasets.aedat import read_aedat2_dvs128
 from stformer.errors import InputError
 from stformer.testing_cli import Call
@@ -70,7 +70,26 @@ def test_what_is_converted_stays_so(place: Path, monkeypatch: pytest.MonkeyPatch
     )
 
 
-@pytest.mark.parametrize("damage", ["none", "flipped", "short", "source", "journal"])
+def test_a_sound_cache_needs_no_writing_and_moves_along(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STFORMER_DATA", str(place / "here"))
+    write_cifar10_dvs(place / "here")
+    data.load("cifar10-dvs", T)
+    (place / "here").rename(place / "there")
+    monkeypatch.setenv("STFORMER_DATA", str(place / "there"))
+    for lock in (place / "there" / "converted").glob("*.lock"):
+        lock.unlink()
+        lock.mkdir()  # nobody can open it for writing, not even root
+    seen = reads(monkeypatch)
+    data.load("cifar10-dvs", T)
+    assert not seen
+    monkeypatch.setattr(cache, "VERSION", 2)
+    with pytest.raises(InputError, match=r"\.lock: cannot be locked"):
+        data.load("cifar10-dvs", T)
+
+
+@pytest.mark.parametrize("damage", ["none", "flipped", "short", "source", "journal", "version"])
 def test_an_interrupted_conversion_goes_on(
     place: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -87,6 +106,8 @@ def test_an_interrupted_conversion_goes_on(
         os.truncate(part, part.stat().st_size - 1)
     elif damage == "source":
         os.utime(place / "cifar10-dvs" / "airplane" / "cifar10_airplane_0.aedat", ns=(1, 1))
+    elif damage == "version":
+        monkeypatch.setattr(cache, "VERSION", 2)
     elif damage == "journal":
         part.with_suffix(".journal").write_text("{")
     else:

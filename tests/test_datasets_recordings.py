@@ -188,6 +188,7 @@ def test_gesture(place: Path) -> None:
     ("name", "text", "part"),
     [
         ("trials_to_test.txt", "../../user24_lab.aedat\n", "names like user01_led.aedat"),
+        ("trials_to_test.txt", "\n", "no names"),
         ("trials_to_test.txt", "/etc/passwd\n", "names like user01_led.aedat"),
         ("trials_to_test.txt", "user25_lab.aedat\n", "2 of 6 files.*user25_lab.aedat"),
         ("trials_to_test.txt", "\u00e9\n", "ascii"),

@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import BytesIO
@@ -27,7 +27,7 @@ from stformer.datasets.base import Frames, Progress
 from stformer.errors import InputError
 from stformer.files import make_folder, write_text
 
-VERSION = 1
+VERSION = 1  # of the frames' meaning: raise it where the same events give others
 JOURNAL_EVERY = 32  # recordings; what an interruption costs at most, a plain kill too
 
 
@@ -82,7 +82,7 @@ class Cache:
 
     @property
     def sources(self) -> list[list[object]]:
-        """[path, bytes, nanoseconds of its last change, samples] of every file."""
+        """[path from here, bytes, nanoseconds of its last change, samples] of every file."""
         out: list[list[object]] = []
         for recording in self.recordings:
             for path in recording.files:
@@ -90,7 +90,8 @@ class Cache:
                     found = path.stat()
                 except OSError as e:
                     raise InputError(str(path), e.strerror or str(e), "a readable file") from None
-                out.append([str(path), found.st_size, found.st_mtime_ns, len(recording.labels)])
+                name = os.path.relpath(path, self.path.parent)
+                out.append([name, found.st_size, found.st_mtime_ns, len(recording.labels)])
         return out
 
 
@@ -101,7 +102,10 @@ def missing(cache: Cache) -> bool:
         return True
     if index.get("version") != VERSION or index.get("sources") != cache.sources:
         return True
-    return index.get("sha256") != _digest(cache.path)
+    try:
+        return index.get("sha256") != _digest(cache.path)
+    except OSError:
+        return True
 
 
 def load(cache: Cache) -> Frames:
@@ -124,11 +128,12 @@ def make(caches: Sequence[Cache], progress: Progress) -> None:
     total = sum(len(c.recordings) for c in caches)
     before = 0
     for cache in caches:
-        make_folder(cache.path.parent)
-        with _locked(cache.path.with_suffix(".lock")):
-            # Whoever held the lock may have made it.
-            if missing(cache):
-                _convert(cache, partial(_report, progress, before, total))
+        if missing(cache):  # else nothing is written: the folder may be a read-only one
+            make_folder(cache.path.parent)
+            with _locked(cache.path.with_suffix(".lock")):
+                # Whoever held the lock may have made it.
+                if missing(cache):
+                    _convert(cache, partial(_report, progress, before, total))
         before += len(cache.recordings)
 
 
@@ -206,7 +211,7 @@ def _note(
 
 
 def _fingerprint(sources: list[list[object]]) -> str:
-    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([VERSION, sources]).encode()).hexdigest()
 
 
 def _hash(path: Path, end: int) -> hashlib._Hash:
@@ -234,14 +239,16 @@ def _digest_of(path: Path, size: int, changed: int, inode: int) -> str:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Two trainings that begin at once convert once: the second waits."""
-    try:
-        with path.open("ab") as file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("ab"))
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-    except OSError as e:
-        raise InputError(
-            str(path), f"cannot be written ({e.strerror or e})", "a writable folder"
-        ) from None
+        except OSError as e:
+            reason = e.strerror or str(e)
+            raise InputError(
+                str(path), f"cannot be locked ({reason})", "a writable folder"
+            ) from None
+        yield
 
 
 def _need_room(path: Path, size: int) -> None:

@@ -80,6 +80,8 @@ def _trials(part: str) -> list[Path]:
     """The recordings that trials_to_train.txt or trials_to_test.txt names."""
     path = _gesture_base() / f"trials_to_{part}.txt"
     names = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    if not names:
+        raise InputError(str(path), "no names", "names like user01_led.aedat")
     for name in names:
         if not re.fullmatch(r"user\d\d_[a-z_]+\.aedat", name):
             raise InputError(str(path), repr(name[:80]), "names like user01_led.aedat")
