@@ -71,6 +71,7 @@ HOSTILE_2 = {
     "other version": (aedat2(events(1)).replace(b"2.0", b"1.0", 1), "AER-DAT2.0"),
     "truncated": (aedat2(events(1))[:-3], "multiple of 8"),
     "no line end": (b"#!AER-DAT2.0" + b"x" * 2**21, "header without end"),
+    "lines without end": (b"#!AER-DAT2.0\n" + b"#\n" * 2**20, "header without end"),
     "header only": (b"#!AER-DAT2.0", "header without end"),
     "address": (aedat2([]) + struct.pack(">ii", 0x10000, 0), "the address 0x10000"),
 }

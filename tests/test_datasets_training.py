@@ -36,9 +36,9 @@ def test_event_digits_are_learnt_and_proven(call: Call, tmp_path: Path) -> None:
         *("--set", "model.width=16", "--set", "train.epochs=8", "--set", "train.warmup_epochs=0")
     ]
     trained = call.json("train", "event-digits", *TINY, *words, "-o", run)
-    assert trained["test_accuracy"] > 0.3
+    assert trained["test_accuracy"] > 0.2
     compiled = call.json("compile", run, "-o", model)
-    assert call.json("eval", model)["accuracy"] == compiled["integer_accuracy"] > 0.3
+    assert call.json("eval", model)["accuracy"] == compiled["integer_accuracy"] > 0.2
     proven = call.json("verify", model, "--backend", "cpu,torch", "--state", "--samples", 20)
     assert proven["proven"]
 

@@ -39,10 +39,10 @@ def read_aedat2_dvs128(path: Path) -> Events:
     Raises:
         InputError: not such a file, or a truncated one.
     """
-    content, start = _open(path, b"#!AER-DAT2.0")
+    content, head, start = _open(path, b"#!AER-DAT2.0")
     # DVS128 addresses begin with a zero byte, so data are never taken for a header line.
-    while content[start : start + 1].tobytes() == b"#":
-        start = _line_end(path, content, start)
+    while head.startswith(b"#", start):
+        start = _line_end(path, head, start)
     body = content[start:]
     if len(body) % 8:
         raise InputError(
@@ -75,11 +75,11 @@ def read_aedat31(path: Path) -> Events:
     Raises:
         InputError: not such a file, or a truncated one.
     """
-    content, at = _open(path, b"#!AER-DAT3.1")
+    content, head, at = _open(path, b"#!AER-DAT3.1")
     line = b""
     while line != b"#!END-HEADER":
-        end = _line_end(path, content, at)
-        line, at = content[at:end].tobytes().rstrip(), end
+        end = _line_end(path, head, at)
+        line, at = head[at:end].rstrip(), end
         if not line.startswith(b"#"):
             raise InputError(str(path), "no line #!END-HEADER", "an AEDAT 3.1 file")
     parts: list[tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]] = []
@@ -118,8 +118,8 @@ def read_aedat31(path: Path) -> Events:
     )
 
 
-def _open(path: Path, version: bytes) -> tuple[npt.NDArray[np.uint8], int]:
-    """The file's bytes, and where its second line begins."""
+def _open(path: Path, version: bytes) -> tuple[npt.NDArray[np.uint8], bytes, int]:
+    """The file's bytes, those that may be its header, and where its second line begins."""
     try:
         size = path.stat().st_size
         if not path.is_file() or size > LARGEST_FILE:
@@ -127,17 +127,18 @@ def _open(path: Path, version: bytes) -> tuple[npt.NDArray[np.uint8], int]:
         content = np.fromfile(path, np.uint8)
     except OSError as e:
         raise InputError(str(path), e.strerror or str(e), "a readable file") from None
-    if content[: len(version)].tobytes() != version:
+    head = content[:LONGEST_HEADER].tobytes()
+    if not head.startswith(version):
         allowed = f"an AEDAT file that begins with {version.decode()}"
-        raise InputError(str(path), repr(content[: len(version)].tobytes()), allowed)
-    return content, _line_end(path, content, 0)
+        raise InputError(str(path), repr(head[: len(version)]), allowed)
+    return content, head, _line_end(path, head, 0)
 
 
-def _line_end(path: Path, content: npt.NDArray[np.uint8], start: int) -> int:
-    end = content[start:LONGEST_HEADER].tobytes().find(b"\n")
+def _line_end(path: Path, head: bytes, start: int) -> int:
+    end = head.find(b"\n", start)
     if end < 0:
         raise InputError(str(path), "a header without end", f"up to {LONGEST_HEADER:,} bytes")
-    return start + end + 1
+    return end + 1
 
 
 def _truncated(path: Path, at: int) -> InputError:
