@@ -13,7 +13,7 @@ from stformer.datasets.base import DataSet, Frames, Labels, Progress, Split, qui
 from stformer.datasets.cifar import CIFAR10, CIFAR100
 from stformer.datasets.digits import DIGITS, EVENT_DIGITS
 from stformer.datasets.recordings import CIFAR10_DVS, DVS128_GESTURE
-from stformer.datasets.synthetic import PREFIX, stand_in, synthetic
+from stformer.datasets.synthetic import PREFIX, random_splits, stand_in
 from stformer.errors import InputError, Unavailable
 from stformer.network import Network
 
@@ -38,8 +38,8 @@ DATASETS: dict[str, DataSet] = {
     "event-digits": EVENT_DIGITS,
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,
-    "cifar10-dvs": CIFAR10_DVS,
-    "dvs128-gesture": DVS128_GESTURE,
+    "cifar10dvs": CIFAR10_DVS,
+    "dvs128": DVS128_GESTURE,
 }
 
 
@@ -73,6 +73,11 @@ def load(name: str, steps: int, progress: Progress = quiet) -> dict[str, Split]:
     if dataset.convert:
         dataset.convert(steps, progress)
     return dataset.splits(steps)
+
+
+def synthetic(name: str, steps: int, samples: int) -> dict[str, Split]:
+    """Random splits in the shape of a data set, see `random_splits`; nothing is loaded."""
+    return random_splits(find(name), steps, samples)
 
 
 def in_time(frames: Frames, steps: int) -> Frames:

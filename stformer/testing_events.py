@@ -47,7 +47,7 @@ def packet(
 def write_cifar10_dvs(base: Path, count: int = 10) -> None:
     """The first recordings of each class."""
     for label, name in enumerate(recordings.CLASSES):
-        folder = base / "cifar10-dvs" / name
+        folder = base / "cifar10dvs" / name
         folder.mkdir(parents=True)
         for n in range(count):
             (folder / f"cifar10_{name}_{n}.aedat").write_bytes(aedat2(events(100 * label + n)))
@@ -55,7 +55,7 @@ def write_cifar10_dvs(base: Path, count: int = 10) -> None:
 
 def write_gesture(base: Path) -> Path:
     """Two users to train, one to test: 3 + 2 and 1 gestures."""
-    folder = base / "dvs128-gesture" / "DvsGesture"
+    folder = base / "dvs128" / "DvsGesture"
     folder.mkdir(parents=True)
     tables = {
         "user01_led": [(1, 1000, 40000), (11, 35000, 90000), (8, 50000, 90000)],

@@ -189,7 +189,7 @@ def test_where_data_lie(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", list(data.DATASETS))
 def test_synthetic_stand_ins_need_no_files(name: str) -> None:
     dataset = data.find(name)
-    splits = data.synthetic(dataset, 5, 9)
+    splits = data.synthetic(name, 5, 9)
     assert (len(splits["train"]), len(splits["test"])) == (9, 3)
     frames = splits["train"].frames
     time = (5,) if dataset.events else ()
@@ -199,7 +199,7 @@ def test_synthetic_stand_ins_need_no_files(name: str) -> None:
     assert frames.max() <= dataset.largest
     assert frames.max() == dataset.largest or dataset.events
     assert splits["train"].labels.max() < dataset.classes
-    again = data.synthetic(dataset, 5, 9)
+    again = data.synthetic(name, 5, 9)
     assert (again["train"].frames == frames).all()
     stand_in = data.find(f"synthetic:{name}")
     assert stand_in.missing() is None

@@ -151,7 +151,7 @@ def test_what_no_file_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_cifar10_dvs(place: Path) -> None:
     write_cifar10_dvs(place)
-    splits = data.load("cifar10-dvs", T)
+    splits = data.load("cifar10dvs", T)
     assert splits["train"].frames.shape == (90, T, 2, 128, 128)
     assert isinstance(splits["train"].frames, np.memmap)
     assert splits["train"].labels.tolist() == [label for label in range(10) for _ in range(9)]
@@ -175,7 +175,7 @@ def test_cifar10_dvs_is_split_in_the_order_of_names(monkeypatch: pytest.MonkeyPa
 
 def test_gesture(place: Path) -> None:
     write_gesture(place)
-    splits = data.load("dvs128-gesture", T)
+    splits = data.load("dvs128", T)
     assert splits["train"].labels.tolist() == [0, 10, 7, 1, 1]
     assert splits["test"].labels.tolist() == [4]
     first = events(0, 400)
@@ -206,21 +206,21 @@ def test_damaged_tables_of_gesture(place: Path, name: str, text: str, part: str)
     folder = write_gesture(place)
     (folder / name).write_text(text, "utf-8")
     with pytest.raises((InputError, Unavailable), match=part):
-        data.load("dvs128-gesture", T)
+        data.load("dvs128", T)
 
 
 def test_what_is_missing(place: Path, call: Call) -> None:
-    lost = call.json("datasets")["cifar10-dvs"]["missing"]
+    lost = call.json("datasets")["cifar10dvs"]["missing"]
     assert lost["what"].startswith("100 of 100 files are not in ")
     assert lost["what"].endswith("as airplane/cifar10_airplane_0.aedat")
     assert "airplane.zip to truck.zip" in lost["do"]
     write_cifar10_dvs(place)
     folder = write_gesture(place)
     plain = call.json("datasets")
-    assert plain["cifar10-dvs"]["missing"] is None
-    assert plain["dvs128-gesture"]["missing"] is None
+    assert plain["cifar10dvs"]["missing"] is None
+    assert plain["dvs128"]["missing"] is None
     (folder / "user01_led_labels.csv").unlink()
     with pytest.raises(Unavailable, match=r"user01_led_labels\.csv.*DvsGesture\.tar\.gz"):
-        data.load("dvs128-gesture", T)
+        data.load("dvs128", T)
     (folder / "trials_to_train.txt").write_text("?\n")
-    assert "'?'" in call.json("datasets")["dvs128-gesture"]["missing"]["what"]
+    assert "'?'" in call.json("datasets")["dvs128"]["missing"]["what"]

@@ -48,7 +48,7 @@ def test_recordings_are_converted_and_trained_on(
 ) -> None:
     monkeypatch.setenv("STFORMER_DATA", str(tmp_path / "data"))
     words = [
-        *("train", "event-digits", *TINY, "--set", "data=dvs128-gesture", "-o", tmp_path / "run"),
+        *("train", "event-digits", *TINY, "--set", "data=dvs128", "-o", tmp_path / "run"),
         *("--set", "model.size=128", "--set", "model.largest_input=15"),
         *("--set", "model.classes=11", "--set", "model.spatial_strides=[4,4,2]"),
     ]
@@ -56,6 +56,6 @@ def test_recordings_are_converted_and_trained_on(
     assert not (tmp_path / "run").exists()
     write_gesture(tmp_path / "data")
     assert call.json(*words)["trained_epochs"] == 1
-    assert (tmp_path / "data" / "converted" / "dvs128-gesture-T4-count15-train.npy").exists()
+    assert (tmp_path / "data" / "converted" / "dvs128-T4-count15-train.npy").exists()
     evaluated = call.json("eval", tmp_path / "run")  # frames mapped from the cache
     assert evaluated["samples"] == 1

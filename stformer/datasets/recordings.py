@@ -43,7 +43,7 @@ def _cifar10_dvs_files(part: str) -> Iterator[tuple[Path, int]]:
         files = sorted(f"cifar10_{name}_{n}.aedat" for n in range(PER_CLASS))
         border = len(files) * 9 // 10
         for file in files[:border] if part == "train" else files[border:]:
-            yield folder("cifar10-dvs") / name / file, label
+            yield folder("cifar10dvs") / name / file, label
 
 
 def _cifar10_dvs_frames(path: Path, steps: int) -> Frames:
@@ -59,7 +59,7 @@ def _cifar10_dvs(part: str, steps: int) -> list[Recording]:
 
 
 def _cifar10_dvs_missing() -> tuple[str, str] | None:
-    base = folder("cifar10-dvs")
+    base = folder("cifar10dvs")
     what = absent([path for part in PARTS for path, _ in _cifar10_dvs_files(part)], base)
     do = put("the ten archives airplane.zip to truck.zip", base)
     return (what, do) if what else None
@@ -73,7 +73,7 @@ LARGEST_TABLE = 2**20  # bytes of a text file
 
 
 def _gesture_base() -> Path:
-    return folder("dvs128-gesture") / "DvsGesture"
+    return folder("dvs128") / "DvsGesture"
 
 
 def _trials(part: str) -> list[Path]:
@@ -156,7 +156,7 @@ def _text(path: Path) -> str:
 
 # --- both ---------------------------------------------------------------------------------------
 
-RECORDINGS = {"cifar10-dvs": _cifar10_dvs, "dvs128-gesture": _gesture}
+RECORDINGS = {"cifar10dvs": _cifar10_dvs, "dvs128": _gesture}
 
 
 def _caches(name: str, steps: int) -> dict[str, Cache]:
@@ -192,11 +192,11 @@ CIFAR10_DVS = DataSet(
     classes=len(CLASSES),
     samples=(9000, 1000),
     events=True,
-    place=lambda: str(folder("cifar10-dvs")),
+    place=lambda: str(folder("cifar10dvs")),
     size="5.2 GB of frames at T = 16",
     missing=_cifar10_dvs_missing,
-    splits=partial(_splits, "cifar10-dvs"),
-    convert=partial(_convert, "cifar10-dvs"),
+    splits=partial(_splits, "cifar10dvs"),
+    convert=partial(_convert, "cifar10dvs"),
 )
 
 DVS128_GESTURE = DataSet(
@@ -206,9 +206,9 @@ DVS128_GESTURE = DataSet(
     classes=GESTURES,
     samples=(1176, 288),
     events=True,
-    place=lambda: str(folder("dvs128-gesture")),
+    place=lambda: str(folder("dvs128")),
     size="0.8 GB of frames at T = 16",
     missing=_gesture_missing,
-    splits=partial(_splits, "dvs128-gesture"),
-    convert=partial(_convert, "dvs128-gesture"),
+    splits=partial(_splits, "dvs128"),
+    convert=partial(_convert, "dvs128"),
 )

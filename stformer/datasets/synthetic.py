@@ -15,7 +15,7 @@ SAMPLES = 256
 COUNTS = np.repeat(np.arange(4, dtype=np.uint8), (190, 57, 8, 1))  # nearly Poisson, mean 0.3
 
 
-def synthetic(dataset: DataSet, steps: int, samples: int = SAMPLES) -> dict[str, Split]:
+def random_splits(dataset: DataSet, steps: int, samples: int = SAMPLES) -> dict[str, Split]:
     """Random splits with the shapes and ranges of a data set's; nothing in them can be learnt.
 
     Args:
@@ -46,7 +46,7 @@ def stand_in(dataset: DataSet) -> DataSet:
         place=None,
         size="",
         missing=_nothing,
-        splits=partial(synthetic, dataset),
+        splits=partial(random_splits, dataset),
         convert=None,
     )
 
