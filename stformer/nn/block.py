@@ -329,7 +329,11 @@ class Block(Spiking):
         bias = torch.from_numpy(population.bias_mant.astype(np.float32)).reshape(-1)
         self.bias.copy_(bias * 2.0 ** (population.bias_exp - fx.SHIFT))
         self.bias.requires_grad_(True)
-        weights = {p.name: p.weight for p in network.incoming(self.population)}
+        weights = {
+            p.name: p.weight
+            for p in network.incoming(self.population)
+            if isinstance(p, (Conv, Dense))
+        }
         for s in self._synapses():
             stored = np.asarray(weights[self._names[self._key(s)]], np.float32)
             rows = stored.reshape(self.channels, *s.weight.shape[1:])[s.first : s.first + s.c_out]
