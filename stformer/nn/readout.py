@@ -37,13 +37,10 @@ class Readout(Spiking):
         self.register_buffer("scale", torch.tensor(0.0))
         self.register_buffer("bias_exp", torch.tensor(0))
         self.ones = 1.0
+        self.integer = False
         self._name = ""
         self.largest_sum = 0
         self.watch_sums = False
-
-    @property
-    def integer(self) -> bool:
-        return bool(self.scale > 0)
 
     def forward(self, x: Any) -> Any:
         """[T, B, C, H, W] to logits [B, classes], in the float network's unit in both lives."""
@@ -63,6 +60,7 @@ class Readout(Spiking):
         self.weight.mul_(scale)
         self.bias.mul_(scale)  # still per token: _bias_steps multiplies
         self.scale.fill_(scale)
+        self.integer = True
 
     def fix_bias(self, ones: float) -> None:
         """Choose the bias exponent; called once, when quantising.
@@ -96,8 +94,8 @@ class Readout(Spiking):
         bias = self._bias_steps().double() * 2.0 ** int(self.bias_exp)
         largest = fx.STATE_MAX - 1
         steps = [torch.zeros_like(a[0])]
-        for current in a * 2**fx.SHIFT + bias:
-            steps.append((steps[-1] + current).clamp(-largest, largest))
+        for current in fx.wrap(a * 2**fx.SHIFT):
+            steps.append((steps[-1] + current + bias).clamp(-largest, largest))
         v = torch.stack(steps[1:])
         if self.watch_sums:
             # A membrane at its end counts as a sum at its: both halve the scale.
@@ -144,3 +142,4 @@ class Readout(Spiking):
         mant = torch.from_numpy(population.bias_mant.astype(np.float32)).reshape(-1)
         self.bias.copy_(mant * 2.0 ** (population.bias_exp - fx.SHIFT) / self.ones)
         self.scale.fill_(1.0)
+        self.integer = True
