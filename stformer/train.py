@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stformer import data
+from stformer.config import config_from
 from stformer.data import Split
 from stformer.errors import InputError
 from stformer.files import make_folder, write_bytes, write_text
-from stformer.model import STFormer, config_from
+from stformer.model import STFormer
 from stformer.recipe import Recipe, TrainConfig, from_plain
 
 Report = Callable[[dict[str, float]], None]

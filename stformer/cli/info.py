@@ -75,7 +75,9 @@ def _population(p: Population) -> dict[str, Any]:
 def _projection(network: Network, p: Projection) -> dict[str, Any]:
     import numpy as np
 
-    weight = np.asarray(p.weight)
+    from stformer.network import Operand
+
+    weight = np.asarray(1 if isinstance(p, Operand) else p.weight)
     return {
         "name": p.name,
         "kind": type(p).__name__,
@@ -83,7 +85,7 @@ def _projection(network: Network, p: Projection) -> dict[str, Any]:
         "post": p.post,
         "weight_shape": list(weight.shape),
         "weight": [int(weight.min()), int(weight.max())],
-        "weight_exp": p.weight_exp,
+        "weight_exp": 0 if isinstance(p, Operand) else p.weight_exp,
         "delay": p.delay,
         "axon_delay": network.axon_delay(p),
         "parameters": weight.size if weight.ndim else 0,  # gates' constants are not learnt
@@ -100,6 +102,7 @@ def synapses(network: Network, p: Projection) -> int:
         Conv,
         Dense,
         OneToOne,
+        Operand,
         SumTokens,
         conv_output,
         neurons,
@@ -111,7 +114,7 @@ def synapses(network: Network, p: Projection) -> int:
             count = p.weight.size
         case OneToOne() | BroadcastTokens():
             count = neurons(post)
-        case SumTokens():
+        case SumTokens() | Operand():
             count = neurons(pre)
         case Conv():
             out = conv_output(p, pre.shape[1], pre.shape[2])

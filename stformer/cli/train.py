@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     need_torch("training")
     from stformer import recipe, train
-    from stformer.model import config_from
+    from stformer.config import config_from
 
     seed = [] if args.seed is None else [f"train.seed={args.seed}"]
     chosen = recipe.load(args.recipe, [*args.set, *seed])
