@@ -35,6 +35,9 @@ SURFACE = {
     "train": {"--set", "-o", "--output", "--resume", "--seed"},
     "eval": {"--data", "--samples"},
     "compile": {"-o", "--output", "--finetune"},
+    "ablate": {
+        *("--set", "-o", "--output", "--seeds", "--tables", "--compile", "--float-only"),
+    },
     "info": set[str](),
     "run": {"--backend", "--data", "--samples", "-o", "--output", "--state"},
     "verify": {"--backend", "--against", "--data", "--samples", "--state", "--traces"},

@@ -51,6 +51,10 @@ COMMANDS: dict[str, Command] = {
         "fold, quantise, fine-tune and lower a run to an integer model",
         "stformer compile runs/digits -o digits.stf",
     ),
+    "ablate": Command(
+        "the paper's ablation tables on a recipe: every case, from several seeds",
+        "stformer ablate digits --seeds 3 --tables core,sga -o runs/ablate-digits",
+    ),
     "info": Command(
         "what is in a model: populations, projections, ranges, digest",
         "stformer info model.stf",
