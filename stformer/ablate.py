@@ -316,14 +316,12 @@ def _read(path: Path, wanted: Recipe) -> Outcome:
     return outcome
 
 
-def _differences(was: object, now: Mapping[str, object], prefix: str = "") -> list[str]:
+def _differences(was: object, now: object, prefix: str = "") -> list[str]:
     """Keys in which two tables differ, as "train.epochs"."""
-    if not isinstance(was, dict):
-        return [prefix.rstrip(".") or "recipe"]
-    keys = []
-    for key in dict.fromkeys([*was, *now]):
-        here, there = was.get(key), now.get(key)
-        if here != there:
-            inner = isinstance(there, dict)
-            keys += _differences(here, there, f"{prefix}{key}.") if inner else [f"{prefix}{key}"]
-    return keys
+    if was == now:
+        return []
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return [prefix or "recipe"]
+    start = f"{prefix}." if prefix else ""
+    keys = dict.fromkeys([*was, *now])
+    return [d for k in keys for d in _differences(was.get(k), now.get(k), f"{start}{k}")]

@@ -156,9 +156,8 @@ def _plain(found: Spread | None) -> dict[str, Any] | None:
 
 def _table(subject: Subject, name: str, outcomes: Outcomes) -> str:
     table, data = TABLES[name], subject.recipe.name
-    head = ["", *DATASETS, f"{data}, float", f"{data}, integer", "seeds", "parameters", "dense ops"]
-    if not subject.integers:
-        head.pop(6)
+    ours = [f"{data}, float", *([f"{data}, integer"] if subject.integers else [])]
+    head = ["", *DATASETS, *ours, "seeds", "parameters", "dense ops"]
     rows = [_cells(row, subject, outcomes) for row in table.rows]
     lines = [f"**{table.title}.** Accuracy in per cent; the first four columns are the paper's."]
     lines += ["", *_aligned([head, *rows])]

@@ -139,7 +139,8 @@ def _trainer(
         if integers:
             compiled = compile_run(done, report=report("fine-tuning"))
             return compiled.float_accuracy, compiled.integer_accuracy
-        return train.accuracy(done.model, data.load(chosen.data)["test"]), None
+        test = data.load(chosen.data, done.model.config.steps)["test"]
+        return train.accuracy(done.model, test), None
 
     return train_one
 
