@@ -38,6 +38,7 @@ SURFACE = {
     "info": set[str](),
     "run": {"--backend", "--data", "--samples", "-o", "--output", "--state"},
     "verify": {"--backend", "--against", "--data", "--samples", "--state", "--traces"},
+    "plot": {"-o", "--output", "--data", "--sample", "--samples", "--populations", "--channels"},
     "targets": set[str](),
     "datasets": set[str](),
     "recipes": set[str](),
