@@ -5,11 +5,13 @@ How each part of the paper is read: docs/model.md.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from stformer.errors import InputError
+from stformer.network import Network
 from stformer.recipe import nearest
 
 
@@ -203,6 +205,14 @@ def _named(
         question = nearest(str(name), list(known))
         raise InputError(f"{where}.{key}", repr(name), ", ".join(known), question)
     return known[name]
+
+
+def source_config(network: Network) -> STFormerConfig | None:
+    """The config of the STFormer that a network says it was lowered from; None for another."""
+    try:
+        return config_from(json.loads(network.source)["STFormer"], "source")
+    except (ValueError, TypeError, KeyError, AttributeError, InputError):
+        return None
 
 
 def config_to(config: STFormerConfig) -> dict[str, object]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from stformer import passes
 from stformer.builder import Builder, Wire
-from stformer.config import config_from, config_to
+from stformer.config import config_to, source_config
 from stformer.errors import InputError, Unsupported
 from stformer.model import STFormer, quantise
 from stformer.network import Input, Network, Shape
@@ -107,11 +107,10 @@ def restore(network: Network) -> STFormer:
     Raises:
         Unsupported: the network was not lowered from an STFormer, or was changed since.
     """
-    try:
-        config = config_from(json.loads(network.source)["STFormer"], "source")
-    except (ValueError, TypeError, KeyError, AttributeError, InputError) as e:
+    config = source_config(network)
+    if config is None:
         why = "it was not lowered from an STFormer; use --backend cpu"
-        raise Unsupported("backend 'torch'", f"network {network.name}", why) from e
+        raise Unsupported("backend 'torch'", f"network {network.name}", why)
     model = STFormer(config)
     quantise(model)
     lower_stformer(model)  # names the projections
