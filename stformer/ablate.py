@@ -249,7 +249,7 @@ def run(
         integers: results without an integer accuracy are not finished.
         costs: of each case, for the time that remains; any unit.
         begin: called before every run and at the end.
-        update: called with all outcomes so far, at first and after every run.
+        update: called with all outcomes so far, after every run, and first where there are any.
 
     Raises:
         InputError: the folder holds results of another recipe; what the trainer raises.
@@ -258,7 +258,8 @@ def run(
     total = len(cases) * seeds
     todo = [(c, seed) for seed in range(seeds) for c in cases if seed not in done[c]]
     make_folder(out)
-    update(done)
+    if len(todo) < total:
+        update(done)
     for i, (case, seed) in enumerate(todo):
         left = remaining([c for c, _ in todo[i:]], done, costs)
         begin(Step(done=total - len(todo) + i, total=total, case=case, seed=seed, remaining=left))

@@ -35,9 +35,7 @@ SURFACE = {
     "train": {"--set", "-o", "--output", "--resume", "--seed"},
     "eval": {"--data", "--samples"},
     "compile": {"-o", "--output", "--finetune"},
-    "ablate": {
-        *("--set", "-o", "--output", "--seeds", "--tables", "--compile", "--float-only"),
-    },
+    "ablate": {"--set", "-o", "--output", "--seeds", "--tables", "--compile", "--float-only"},
     "info": {"--set"},
     "run": {"--backend", "--data", "--samples", "-o", "--output", "--state"},
     "verify": {"--backend", "--against", "--data", "--samples", "--state", "--traces"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shlex
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stformer.cli.common import emit, need_torch, positive, say
+from stformer.cli.common import emit, need_torch, positive, prepare_data, say
 from stformer.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     cases = ablate.cases_of(tables)
     subject = _subject(args, chosen, tables, cases)
 
+    prepare_data(chosen.data, ablate.config_of(chosen, cases[0]).steps)
     with Progress("ablation") as progress:
         now = _Now(progress)
 
@@ -83,8 +85,6 @@ def run(args: argparse.Namespace) -> int:
                 say(args, f"run {step.done + 1} of {step.total}: {now.title}")
 
         def update(outcomes: Outcomes) -> None:
-            import json
-
             plain = to_plain(subject, outcomes)
             write_text(out / "ablation.json", json.dumps(plain, indent=2) + "\n")
             write_text(out / "ablation.md", markdown(subject, outcomes))
