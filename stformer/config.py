@@ -32,7 +32,7 @@ class STFormerConfig:
         spatial_kernel: odd; the paper's best is 5.
         spatial_strides: of the three Spatial Blocks.
         downsample: "stride" in the convolution, or "pool": max-pooling of its spikes (OR).
-        temporal: False leaves the Temporal Core out: X1 := 0, Y := X2 (ablation w/o ST-Core).
+        temporal: False leaves the Temporal Core out: X1 := 0, Y := X2.
         temporal_branches: n, even: parallel convolutions of 2D/n channels each.
         temporal_taps: kernel length in time.
         temporal_causal: False centres the taps on the present, which half of them look ahead

@@ -228,6 +228,7 @@ def test_a_difference_within_the_noise_is_none() -> None:
 
     assert differs(of(96, 0.5), of(97.5, 0.5))
     assert not differs(of(96, 0.5), of(97, 0.5))
+    assert not differs(of(96.1, 0.1), of(96.3, 0.1))  # equal but for rounding
     assert not differs(of(96, 0.5), of(99, None))
     assert not differs(of(96, 0.5), None)
 
