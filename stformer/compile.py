@@ -56,7 +56,7 @@ def compile_run(
         report: called after every epoch of fine-tuning.
     """
     model, recipe = run.model, run.recipe
-    splits = data.load(recipe.data)
+    splits = data.load(recipe.data, model.config.steps)
     float_accuracy = train.accuracy(model, splits["test"])
     quantise(model)
     quantised_accuracy = train.accuracy(model, splits["test"])

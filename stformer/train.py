@@ -113,7 +113,7 @@ def prepare(recipe: Recipe) -> tuple[STFormer, dict[str, Split]]:
                 f"{wanted} for '{recipe.data}'",
             )
     torch.manual_seed(recipe.train.seed)
-    return STFormer(config), data.load(recipe.data)
+    return STFormer(config), data.load(recipe.data, config.steps)
 
 
 def make_optimizer(model: STFormer, lr: float, decay: float) -> torch.optim.Optimizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stformer.cli.common import emit, need_torch, say
+from stformer.cli.common import emit, need_torch, prepare_data, say
 from stformer.cli.progress import Progress
 
 
@@ -30,11 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     need_torch("training")
     from stformer import recipe, train
+    from stformer.config import config_from
 
     seed = [] if args.seed is None else [f"train.seed={args.seed}"]
     chosen = recipe.load(args.recipe, [*args.set, *seed])
     out = Path(args.output or Path("runs") / chosen.name)
     rows: list[dict[str, float]] = []
+    prepare_data(chosen.data, config_from(chosen.model, f"recipe '{chosen.name}', [model]").steps)
     with Progress("training", chosen.train.epochs) as progress:
 
         def report(row: dict[str, float]) -> None:
