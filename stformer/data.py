@@ -95,8 +95,12 @@ def find(name: str) -> DataSet:
     return DATASETS[name]
 
 
-def load(name: str) -> dict[str, Split]:
+def load(name: str, steps: int) -> dict[str, Split]:
     """{"train": ..., "test": ...}.
+
+    Args:
+        name: of the data set.
+        steps: of event frames; a static image has none.
 
     Raises:
         InputError: no such data set.
@@ -105,7 +109,21 @@ def load(name: str) -> dict[str, Split]:
     dataset = find(name)
     if problem := dataset.missing():
         raise Unavailable(f"data set '{name}'", *problem)
+    del steps
     return dataset.splits()
+
+
+def synthetic(name: str, steps: int, samples: int) -> dict[str, Split]:
+    """Random frames and labels in the shape of a data set; nothing is loaded."""
+    del steps
+    dataset, rng = find(name), np.random.default_rng(0)
+    return {
+        part: Split(
+            frames=rng.integers(0, dataset.largest + 1, (samples, *dataset.shape), np.uint8),
+            labels=rng.integers(0, dataset.classes, samples),
+        )
+        for part in ("train", "test")
+    }
 
 
 def in_time(frames: Frames, steps: int) -> Frames:
@@ -131,5 +149,5 @@ def packaged() -> tuple[Frames, Labels]:
 
 def load_inputs(name: str, network: Network) -> tuple[Frames, Labels]:
     """The test split of a data set, coded for a network: [S, T, C, H, W] and labels [S]."""
-    split = load(name)["test"]
+    split = load(name, network.steps)["test"]
     return in_time(split.frames, network.steps), split.labels

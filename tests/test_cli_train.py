@@ -118,7 +118,7 @@ def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path) -> None:
     assert err.endswith("stformer: interrupted\n")
     assert "Traceback" not in err
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "checkpoint.pt", "metrics.jsonl", "recipe.json",
+        "checkpoint.pt", "metrics.jsonl", "recipe.json", "tensorboard",
     ]  # fmt: skip
     again = process("compile", "run", "-o", "m.stf", "--finetune", "0", cwd=tmp_path)
     out, err = again.communicate(timeout=120)
@@ -135,7 +135,9 @@ def test_a_full_disk_during_training(tmp_path: Path) -> None:
     out, err = child.communicate(timeout=120)
     assert (child.returncode, out) == (2, ""), err
     assert err.startswith("stformer: error: run/checkpoint.pt: cannot be written")
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["recipe.json"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "metrics.jsonl", "recipe.json", "tensorboard",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

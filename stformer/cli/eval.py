@@ -38,7 +38,7 @@ def _float(args: argparse.Namespace) -> dict[str, Any]:
     done = train.load_run(Path(args.model))
     if args.data not in (None, done.recipe.data):
         raise InputError(f"--data {args.data}", "other data", f"the run's, {done.recipe.data}")
-    split = data.load(done.recipe.data)["test"]
+    split = data.load(done.recipe.data, done.model.config.steps)["test"]
     keep = args.samples or len(split)
     split = data.Split(frames=split.frames[:keep], labels=split.labels[:keep])
     predictions = train.predict(done.model, split).argmax(1).numpy()
