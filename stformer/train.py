@@ -45,6 +45,7 @@ __all__ = [
     "Report",
     "Run",
     "Tick",
+    "Training",
     "accuracy",
     "alone",
     "epoch_text",

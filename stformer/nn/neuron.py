@@ -18,7 +18,7 @@ from stformer import fixedpoint as fx
 SURROGATE_SLOPE = 4.0  # of the sigmoid, as in the paper's baseline
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: torch.compile needs weak references
 class Neuron:
     """What a user chooses of an LIF population (paper Eq. 1-3).
 

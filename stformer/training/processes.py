@@ -80,7 +80,7 @@ def find_device(name: str = "", local_rank: int = 0) -> torch.device:
 
 @contextmanager
 def joined(device: str = "") -> Iterator[Processes]:
-    """Join the processes that torchrun started, if it did; leave them at the end.
+    """Join the processes that torchrun started, if it did.
 
     Raises:
         InputError: another of them ended; also what `find_device` raises.
@@ -96,7 +96,9 @@ def joined(device: str = "") -> Iterator[Processes]:
     found = find_device(device, int(os.environ.get("LOCAL_RANK", rank)))
     if found.type == "cuda":
         torch.cuda.set_device(found)
-    distributed.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "nccl" if found.type == "cuda" else "gloo"
+    if not distributed.is_initialized():
+        distributed.init_process_group(backend, timeout=PATIENCE)
     try:
         yield Processes(rank=rank, size=size, device=found)
     except (distributed.DistBackendError, RuntimeError) as e:
@@ -108,9 +110,11 @@ def joined(device: str = "") -> Iterator[Processes]:
                 "see what it said",
             ) from e
         raise
-    # After an error the others may still wait for us: NCCL would wait for them in turn. The end
-    # of the process tells them.
-    distributed.destroy_process_group()
+    # Not after an error: the others may still wait for us, and NCCL would wait for them in turn;
+    # the end of the process tells them. And never gloo: it would wait for its thread while
+    # holding Python's lock, which that thread may need to let go of its last tensor.
+    if backend == "nccl":
+        distributed.destroy_process_group()
 
 
 def told(value: T, here: Processes) -> T:
