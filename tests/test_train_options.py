@@ -368,3 +368,38 @@ def test_a_dry_run_measures_and_leaves_nothing(tmp_path: Path) -> None:
     assert speed.samples_per_second == pytest.approx(96 / speed.seconds)
     assert speed.peak_bytes > 2**26 and speed.memory == "process"
     assert not list(tmp_path.iterdir())
+
+
+SHAPES = {
+    "cifar10": ((3, 32, 32), 10),
+    "cifar100": ((3, 32, 32), 100),
+    "cifar10dvs": ((2, 128, 128), 10),
+    "dvs128": ((2, 128, 128), 11),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in recipe.available() if n.endswith(("384", "256"))])
+def test_the_papers_recipes_run_dry(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every setting of them but the size of batch and network; frames are random."""
+    loaded = recipe.load(name, ["train.batch_size=4", "train.workers=0"])
+    (channels, size, _), classes = SHAPES[loaded.data]
+    if loaded.data not in data.DATASETS:
+        entry = replace(
+            data.DATASETS["digits"], shape=(channels, size, size), largest=255, classes=classes
+        )
+        monkeypatch.setitem(data.DATASETS, loaded.data, entry)
+    model = {
+        "channels": channels,
+        "size": size,
+        "classes": classes,
+        "largest_input": 255,
+        "steps": 2,
+        "width": 8,
+        "depth": 1,
+        "stem_stride": size // 32,
+        **{k: loaded.model[k] for k in ("dv",) if k in loaded.model},
+    }
+    speed, _ = dry_run(replace(loaded, model=model), steps=2, device="cpu")
+    assert speed.samples == 8 and np.isfinite(speed.loss)
+    assert classes == loaded.model["classes"]

@@ -54,8 +54,11 @@ def start(out: Path, overrides: list[str], processes: int = 1) -> list[subproces
         port = str(free.getsockname()[1])
     common = {
         **os.environ,
-        **{"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(processes)},
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
     }
     return [
         subprocess.Popen(
