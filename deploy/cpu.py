@@ -20,20 +20,23 @@ import numpy.typing as npt
 from typing_extensions import assert_never
 
 from stformer import fixedpoint as fx
-from stformer.bounds import largest_sum
+from stformer.bounds import bounds
 from stformer.deploy import Problem
 from stformer.network import (
     BroadcastTokens,
     Conv,
     Dense,
+    Graded,
     Input,
     Lif,
     Network,
     OneToOne,
-    Projection,
+    Operand,
+    Product,
     Readout,
     Relay,
     SumTokens,
+    Synapses,
     bias_of,
     conv_output,
     effective_weight,
@@ -83,9 +86,9 @@ class Cpu:
             for p in network.recurrent
         ]
         inexact = [
-            Problem(where=f"projection {p.name}", why=f"sums up to {bound} exceed 2^53")
-            for p in network.projections
-            if (bound := largest_sum(network, p)) >= FLOAT64_EXACT
+            Problem(where=f"population {name}", why=f"sums up to {bound} exceed 2^53")
+            for name, bound in bounds(network).arriving.items()
+            if bound >= FLOAT64_EXACT
         ]
         return recurrent + inexact
 
@@ -171,7 +174,10 @@ def _run_chunk(
         if isinstance(p, Input):
             sent[name] = frames[name][chunk].astype(spike_dtype(network, name), copy=False)
         else:
-            sums = arriving(network, p.name, sent, count)
+            if isinstance(p, Product):
+                sums = multiply(network, p, sent)
+            else:
+                sums = arriving(network, p.name, sent, count)
             match p:
                 case Relay():
                     sent[name] = (sums >= 2).astype(np.uint8)
@@ -179,6 +185,12 @@ def _run_chunk(
                     sent[name] = fire(p, sums, u, v)
                 case Readout():
                     sent[name] = accumulate(p, sums, v)
+                case Graded():
+                    sent[name] = fx.graded(sums.astype(np.int64), bias_of(p), p.shift).astype(
+                        np.int32
+                    )
+                case Product():
+                    sent[name] = fx.clip(sums).astype(np.int32)
                 case _:
                     assert_never(p)
         if name in out.spikes:
@@ -205,29 +217,55 @@ def arriving(network: Network, name: str, sent: dict[str, Ints], count: int) -> 
         [S, T, *shape]; int32 where no current made of it leaves 24 bits for good, else int64.
     """
     shape, steps = network[name].shape, network.steps
-    incoming = network.incoming(name)
-    bound = sum(largest_sum(network, p) for p in incoming)
+    bound = bounds(network)
     # One wrap brings any such current back into 24 bits, step after step; beyond, it may grow.
-    small = bound << fx.SHIFT <= 2 * fx.STATE_MAX
+    small = bound.arriving[name] << fx.SHIFT <= 2 * fx.STATE_MAX
     total: Ints = np.zeros((count, steps, *shape), np.int32 if small else np.int64)
-    for p in incoming:
-        live = steps - p.delay
-        if live <= 0:
+    for p in network.incoming(name):
+        assert not isinstance(p, Operand)
+        source, target = _overlap(sent[p.pre], total, p.delay)
+        if not source.shape[1]:
             continue
-        pre = sent[p.pre][:, :live]
-        exact: Exact = np.float32 if largest_sum(network, p) < FLOAT32_EXACT else np.float64
-        flat = pre.reshape(count * live, *pre.shape[2:])
-        target = total[:, p.delay :]
+        exact: Exact = np.float32 if bound.added[p.name] < FLOAT32_EXACT else np.float64
+        flat = source.reshape(-1, *source.shape[2:])
         if p.delay == 0:
-            add_synapse(p, flat, target.reshape(count * live, *shape), exact)
+            add_synapse(p, flat, target.reshape(-1, *shape), exact)
         else:
-            shifted = np.zeros((count * live, *shape), total.dtype)
+            shifted = np.zeros((len(flat), *shape), total.dtype)
             add_synapse(p, flat, shifted, exact)
             target += shifted.reshape(target.shape)
     return total
 
 
-def add_synapse(p: Projection, spikes_NS: Ints, sums_NS: Ints, exact: Exact) -> None:
+def _overlap(sent: Ints, total: Ints, delay: int) -> tuple[Ints, Ints]:
+    """The steps [S, t, ...] of a source that arrive within the sample, and where they do."""
+    steps = total.shape[1]
+    late, early = min(max(delay, 0), steps), min(max(-delay, 0), steps)
+    return sent[:, early : steps - late], total[:, late : steps - early]
+
+
+def multiply(network: Network, p: Product, sent: dict[str, Ints]) -> Ints:
+    """A product's sums at every step before the clip, floats [S, T, *shape]."""
+    exact = np.float32 if bounds(network).arriving[p.name] < FLOAT32_EXACT else np.float64
+    factors: dict[str, npt.NDArray[Any]] = {}
+    for q in network.incoming(p.name):
+        assert isinstance(q, Operand)
+        factor = np.zeros(sent[q.pre].shape, exact)
+        source, target = _overlap(sent[q.pre], factor, q.delay)
+        target[...] = source
+        factors[q.port] = factor
+    left, right = factors["left"], factors["right"]
+    lead = (*right.shape[:2], p.heads)
+    right = right.reshape(*lead, -1, prod(right.shape[3:]))
+    if p.mode == "scores":
+        product = left.reshape(right.shape).swapaxes(-1, -2) @ right
+    else:
+        product = right @ left.swapaxes(-1, -2)
+    whole: Ints = product.reshape(*lead[:2], *p.shape)
+    return whole
+
+
+def add_synapse(p: Synapses, spikes_NS: Ints, sums_NS: Ints, exact: Exact) -> None:
     """Add a projection's sums to `sums_NS` in place.
 
     Args:

@@ -33,12 +33,15 @@ from stformer.network import (
     BroadcastTokens,
     Conv,
     Dense,
+    Graded,
     Input,
     IntArray,
     Lif,
     Network,
     OneToOne,
+    Operand,
     Population,
+    Product,
     Projection,
     Readout,
     Relay,
@@ -153,6 +156,8 @@ def _population(network: Network, p: Population, frames: dict[str, IntArray]) ->
             return _lif(network, p, vth=1, du=fx.NO_CURRENT, dv=fx.MEMORYLESS)
         case Readout():
             return _lif(network, p, vth=NEVER, du=fx.NO_CURRENT, dv=0)
+        case Graded() | Product():
+            raise AssertionError(f"{p.name}: find_problems lets no {type(p).__name__} through")
         case _:
             assert_never(p)
 
@@ -173,6 +178,7 @@ def _lif(network: Network, p: Lif | Relay | Readout, *, vth: int, du: int, dv: i
 
 
 def _connect(b: _Builder, p: Projection) -> None:
+    assert not isinstance(p, Operand), "a product's; find_problems lets none through"
     pre, post = b.network[p.pre], b.network[p.post]
     source, target = b.populations[p.pre].s_out, b.populations[p.post].a_in
     bits = GRADED_BITS if isinstance(pre, Input) and (pre.low < 0 or pre.high > 1) else 0

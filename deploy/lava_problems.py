@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stformer import fixedpoint as fx
-from stformer.bounds import largest_sum
+from stformer.bounds import bounds
 from stformer.deploy import Problem
 from stformer.network import (
     Conv,
+    Graded,
     Lif,
     Network,
+    Product,
     Relay,
 )
 
@@ -22,13 +24,20 @@ SUM_LIMIT = 2**31 - 2**24  # Lava adds u, v and bias in int32 (proc/lif/models.p
 
 def find_problems(network: Network) -> list[Problem]:
     """Every object of the network that stock Lava cannot run exactly, and what would work."""
-    found = list(_timing(network))
+    found = [*_kinds(network), *_timing(network)]
     if not found:
         for projection in network.projections:
             if isinstance(projection, Conv):
                 found += _convolution(network, projection)
         found += _sums(network)
     return found
+
+
+def _kinds(network: Network) -> Iterator[Problem]:
+    for p in network.populations:
+        if isinstance(p, (Graded, Product)):
+            why = f"stock Lava has no process for a {type(p).__name__}"
+            yield Problem(where=f"population {p.name}", why=f"{why}; use the backend 'cpu'")
 
 
 def _timing(network: Network) -> Iterator[Problem]:
@@ -40,14 +49,17 @@ def _timing(network: Network) -> Iterator[Problem]:
         elif p.name in recurrent:
             why = "recurrence; its delay lines would carry spikes from one sample into the next"
             yield Problem(where=where, why=f"{why}; use the backend 'reference'")
+        elif p.delay < 0:
+            why = f"it looks {-p.delay} ahead, which would bring spikes of the next sample"
+            yield Problem(where=where, why=f"{why}; use the backend 'cpu', or causal taps")
         elif p.delay and not isinstance(network[p.post], Relay):
             why = f"a delay of {p.delay} would carry spikes from one sample into the next"
             yield Problem(where=where, why=f"{why}; {SCHEDULE}, which makes it relays")
         elif wait and isinstance(p, Conv):
             why = f"an axon delay of {wait}, and Lava's convolution has none"
             yield Problem(where=where, why=f"{why}; {SCHEDULE}, which makes it relays")
-        elif wait > fx.DELAY_RANGE[1]:
-            why = f"an axon delay of {wait}; a synapse holds up to {fx.DELAY_RANGE[1]}"
+        elif wait > fx.AXON_DELAY_RANGE[1]:
+            why = f"an axon delay of {wait}; a synapse holds up to {fx.AXON_DELAY_RANGE[1]}"
             yield Problem(where=where, why=why)
 
 
@@ -71,7 +83,7 @@ def _convolution(network: Network, p: Conv) -> Iterator[Problem]:
                 f"size + 2 * padding (2 * padding alone from size 128 on) must be <= {INT8_MAX}"
             )
             yield Problem(where=where, why=why)
-    if (worst := largest_sum(network, p)) >= CONV_LIMIT:
+    if (worst := bounds(network).added[p.name]) >= CONV_LIMIT:
         why = f"sums could reach {worst}; Lava's convolution wraps at {CONV_LIMIT}"
         yield Problem(where=where, why=f"{why}; use smaller weights or exponents")
 
@@ -82,7 +94,7 @@ def _sums(network: Network) -> Iterator[Problem]:
         kept = 1
         if isinstance(population, Lif) and population.du < fx.NO_CURRENT:
             kept = min(network.steps, fx.DECAY_ONE // (population.du + 1) + 1)
-        total = sum(largest_sum(network, p) for p in network.incoming(population.name))
+        total = bounds(network).arriving[population.name]
         # A sum below 2^18 comes back into 24 bits by the one wrap of every step.
         runs_away = kept if total << fx.SHIFT > 2 * fx.STATE_MAX else 1
         if (total << fx.SHIFT) * runs_away > SUM_LIMIT:

@@ -11,7 +11,7 @@ from stformer.data import Split
 from stformer.lower import lower_stformer
 from stformer.model import STFormer, quantise
 from stformer.network import Network
-from stformer.nn import Block, Readout
+from stformer.nn import Block, Readout, Stream
 from stformer.recipe import Recipe
 from stformer.train import Report, Run
 from stformer.training.batches import held_out
@@ -107,7 +107,7 @@ def calibrate(model: STFormer, split: Split) -> dict[str, int]:
 
     The sums are those of the split, not of every possible input.
     """
-    watched = {n: m for n, m in model.named_modules() if isinstance(m, (Block, Readout))}
+    watched = {n: m for n, m in model.named_modules() if isinstance(m, (Block, Stream, Readout))}
     while True:
         _watch(watched, True)
         train.predict(model, split)
@@ -115,11 +115,13 @@ def calibrate(model: STFormer, split: Split) -> dict[str, int]:
         too_large = [m for m in watched.values() if m.largest_sum > fx.ACCUMULATOR_MAX]
         if not too_large:
             return {n: m.largest_sum for n, m in watched.items()}
-        for module in too_large:
-            module.halve()
+        # A stream has one scale, which is halved once, whoever overflowed.
+        owners = [m.shared_scale if isinstance(m, Stream) else m for m in too_large]
+        for owner in {id(owner): owner for owner in owners}.values():
+            owner.halve()
 
 
-def _watch(modules: dict[str, Block | Readout], on: bool) -> None:
+def _watch(modules: dict[str, Block | Stream | Readout], on: bool) -> None:
     for module in modules.values():
         module.watch_sums = on
         if on:

@@ -130,7 +130,7 @@ def _suspects(
         parts = arriving_parts(network, name, trace, where)
         assert parts is not None
         shape = (len(where), trace.steps, *population.shape)
-        a = total(parts, delays(network, name), shape)
+        a = total(network, name, parts, delays(network, name), shape)
         yield fault, _SAYS[fault], integrate(population, a, fault), where
     parts = arriving_parts(network, name, trace, chosen)
     assert parts is not None
@@ -138,12 +138,12 @@ def _suspects(
     right = delays(network, name)
     for projection, delay in right.items():
         for wrong in (delay + 1, delay - 1):
-            if wrong >= 0:
-                a = total(parts, {**right, projection: wrong}, shape)
+            if wrong >= 0 or delay < 0:
+                a = total(network, name, parts, {**right, projection: wrong}, shape)
                 detail = f"projection {projection} has delay {wrong}, not {delay}"
                 yield "delay offset", detail, integrate(population, a), chosen
     for projection in right:
-        a = total(parts, {k: d for k, d in right.items() if k != projection}, shape)
+        a = total(network, name, parts, {k: d for k, d in right.items() if k != projection}, shape)
         detail = f"projection {projection} is missing"
         yield "weight difference", detail, integrate(population, a), chosen
 
@@ -184,7 +184,7 @@ def _replay(
     if parts is None:
         return None
     shape = (len(samples), trace.steps, *population.shape)
-    return integrate(population, total(parts, delays(network, name), shape))
+    return integrate(population, total(network, name, parts, delays(network, name), shape))
 
 
 def _is_record(again: Replayed, name: str, trace: Trace, samples: npt.NDArray[np.intp]) -> bool:

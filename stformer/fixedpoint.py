@@ -13,7 +13,9 @@ from typing import Any, TypeAlias
 Array: TypeAlias = Any  # an int64 NumPy array or torch tensor
 
 STATE_BITS = 24
-STATE_MAX = 2 ** (STATE_BITS - 1)  # u lives in (-STATE_MAX, STATE_MAX], v in +-(STATE_MAX - 1)
+STATE_MAX: int = 2 ** (
+    STATE_BITS - 1
+)  # u lives in (-STATE_MAX, STATE_MAX], v in +-(STATE_MAX - 1)
 DECAY_ONE = 4096  # decays are 12-bit fractions
 SHIFT = 6  # arriving sums and thresholds are aligned 6 bits up
 ACCUMULATOR_MAX = 32767  # |sum of weight * spike| per neuron and step that the chip can hold
@@ -25,10 +27,21 @@ BIAS_MANT_RANGE = (-4096, 4095)
 BIAS_EXP_RANGE = (0, 7)
 WEIGHT_RANGE = (-128, 127)
 WEIGHT_EXP_RANGE = (0, 7)
-DELAY_RANGE = (0, 62)
+DELAY_RANGE = (-62, 62)  # of the computation; negative looks ahead, and costs latency
+AXON_DELAY_RANGE = (0, 62)  # of a synapse
+SHIFT_RANGE = (0, 23)  # of a graded message
 
 NO_CURRENT = 4095  # du that keeps no current: the decay register counts one up, 4095 + 1 = 4096
 MEMORYLESS = 4095  # dv that forgets |v| < 4096 from one step to the next: gates and relays
+
+
+def truncate(x: Array, bits: int) -> Array:
+    """x / 2^bits toward zero, for 0...62 bits.
+
+    Adding 2^bits - 1 to a negative number before the arithmetic shift turns its floor into a
+    truncation, which is what Lava's sign * (|x| >> bits) computes.
+    """
+    return (x + ((x >> 63) & ((1 << bits) - 1))) >> bits
 
 
 def decay(x: Array, amount: int) -> Array:
@@ -37,12 +50,8 @@ def decay(x: Array, amount: int) -> Array:
     Args:
         x: integer array, |x| < 2^24.
         amount: 0 (keep everything) ... 4096 (keep nothing).
-
-    Adding 4095 to a negative product before the arithmetic shift turns its floor into a
-    truncation, which is what Lava's sign * (|x| * c >> 12) computes.
     """
-    product = x * (DECAY_ONE - amount)
-    return (product + ((product >> 63) & (DECAY_ONE - 1))) >> 12
+    return truncate(x * (DECAY_ONE - amount), 12)
 
 
 def wrap(u: Array) -> Array:
@@ -67,6 +76,17 @@ def current(u: Array, a: Array, du: int) -> Array:
 def membrane(v: Array, u: Array, dv: int, bias: Array) -> Array:
     """Membrane after one step, before threshold; `bias` is bias_mant << bias_exp."""
     return clip(decay(v, dv) + u + bias)
+
+
+def graded(a: Array, bias: Array, shift: int) -> Array:
+    """What a graded population sends: its sum, biased and shifted right, toward zero.
+
+    Args:
+        a: arriving sum.
+        bias: bias_mant << bias_exp, in units of 1/64 like a membrane's.
+        shift: bits that the message leaves out, 0...23.
+    """
+    return clip(truncate((a << SHIFT) + bias, SHIFT + shift))
 
 
 def fire(v: Array, vth: int) -> tuple[Array, Array]:

@@ -8,6 +8,7 @@ it does it. Small and obviously right comes before fast; `deploy/cpu.py` is the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +20,20 @@ from stformer.network import (
     BroadcastTokens,
     Conv,
     Dense,
+    Graded,
     Input,
     IntArray,
     Lif,
     Network,
     OneToOne,
-    Projection,
+    Operand,
+    Population,
+    Product,
     Readout,
     Relay,
     Shape,
     SumTokens,
+    Synapses,
     bias_of,
     conv_output,
     effective_weight,
@@ -38,7 +43,7 @@ from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs, sp
 Int64 = npt.NDArray[np.int64]
 
 
-def synapse(projection: Projection, spikes_NS: Int64, post: Shape) -> Int64:
+def synapse(projection: Synapses, spikes_NS: Int64, post: Shape) -> Int64:
     """Arriving sums of one projection for one step.
 
     Args:
@@ -91,6 +96,17 @@ def _convolve(p: Conv, w: Int64, spikes_NCHW: Int64) -> Int64:
     return np.rint(out).astype(np.int64)
 
 
+def multiply(product: Product, left_NS: Int64, right_NS: Int64) -> Int64:
+    """A product's sums in one step, before the clip, int64 [N, *shape], of its two factors."""
+    n, heads = len(left_NS), product.heads
+    right = right_NS.reshape(n, heads, -1, prod(right_NS.shape[2:]))
+    if product.mode == "scores":
+        scores: Int64 = np.einsum("bhdn,bhdm->bhnm", left_NS.reshape(right.shape), right)
+        return scores
+    mixed: Int64 = np.einsum("bhnm,bhdm->bhdn", left_NS, right)
+    return mixed.reshape(n, *product.shape)
+
+
 def run(
     network: Network, inputs: Inputs, *, probe: Probe | None = None, stream: bool = False
 ) -> Trace:
@@ -114,7 +130,8 @@ def run(
     lanes, per_lane = (1, samples) if stream else (samples, 1)
     # [lanes, time of the whole lane, *shape]
     lane_frames = {k: a.reshape(lanes, per_lane * steps, *a.shape[2:]) for k, a in frames.items()}
-    states = {p.name: _State(p.shape, lanes) for p in network.populations}
+    reach = 2 + max((network.axon_delay(p) for p in network.projections), default=0)
+    states = {p.name: _State(p.shape, lanes, reach) for p in network.populations}
     records = {
         p.name: _Record(network, p.name, lanes, per_lane * steps, probe)
         for p in network.populations
@@ -124,42 +141,59 @@ def run(
         # Nobody sees a spike of this step before the next one, so the order here is free.
         for p in network.populations:
             local = step - p.latency
-            a = _arriving(network, p.name, step, lanes, states)
+            a = _arriving(network, p, step, lanes, states)
             spikes = _update(p, states[p.name], a, local, lane_frames, steps)
-            states[p.name].sent.append(spikes)
+            states[p.name].send(step, spikes)
             if p.name in records and 0 <= local < per_lane * steps:
                 records[p.name].store(local, spikes, states[p.name])
     return _trace(network, frames, records, samples)
 
 
 class _State:
-    """One population's state in all lanes, and every spike it has sent."""
+    """One population's state in all lanes, and what it sent in the last steps.
 
-    def __init__(self, shape: Shape, lanes: int) -> None:
+    Attributes:
+        sent: time step -> spikes; a step of silence, of which a deep pipeline has many, is
+            left out, and so is what no delay reaches any more.
+    """
+
+    def __init__(self, shape: Shape, lanes: int, reach: int) -> None:
         self.u: Int64 = np.zeros((lanes, *shape), np.int64)
         self.v: Int64 = np.zeros((lanes, *shape), np.int64)
-        self.sent: list[Int64] = []
+        self.sent: dict[int, Int64] = {}
+        self._reach = reach
+
+    def send(self, step: int, spikes: Int64) -> None:
+        if spikes.any():
+            self.sent[step] = spikes
+        self.sent.pop(step - self._reach, None)
 
 
 def _arriving(
-    network: Network, name: str, step: int, lanes: int, states: Mapping[str, _State]
+    network: Network, post: Population, step: int, lanes: int, states: Mapping[str, _State]
 ) -> Int64:
-    post = network[name]
+    """The sum of what arrives at a population in a step; the product of it for a `Product`."""
     a = np.zeros((lanes, *post.shape), np.int64)
-    for projection in network.incoming(name):
+    operands: dict[str, Int64] = {}
+    for projection in network.incoming(post.name):
         pre = network[projection.pre]
         sent_at = step - 1 - network.axon_delay(projection)
-        if sent_at < 0:
-            continue
-        # A delayed spike of one sample does not reach the next one (network.py, Time).
+        spikes = states[pre.name].sent.get(sent_at)
+        # A spike of one sample does not reach another one (network.py, Time).
         sample_sent = (sent_at - pre.latency) // network.steps
-        if sample_sent == (step - post.latency) // network.steps:
-            a += synapse(projection, states[projection.pre].sent[sent_at], post.shape)
+        if spikes is None or sample_sent != (step - post.latency) // network.steps:
+            continue
+        if isinstance(projection, Operand):
+            operands[projection.port] = spikes
+        else:
+            a += synapse(projection, spikes, post.shape)
+    if isinstance(post, Product) and len(operands) == 2:
+        return multiply(post, operands["left"], operands["right"])
     return a
 
 
 def _update(
-    p: Input | Lif | Relay | Readout,
+    p: Population,
     state: _State,
     a: Int64,
     local: int,
@@ -187,6 +221,12 @@ def _update(
             state.u = fx.current(state.u, a, fx.NO_CURRENT)
             state.v = fx.membrane(state.v, state.u, 0, bias_of(p))
             return state.v
+        case Graded():
+            sent: Int64 = fx.graded(a, bias_of(p), p.shift)
+            return sent
+        case Product():
+            product: Int64 = fx.clip(a)
+            return product
         case _:
             assert_never(p)
 

@@ -12,11 +12,12 @@ from torch import nn
 
 from stformer import passes
 from stformer.builder import Builder, Wire
+from stformer.config import config_to, source_config
 from stformer.errors import InputError, Unsupported
-from stformer.model import STFormer, config_from, config_to, quantise
+from stformer.model import STFormer, quantise
 from stformer.network import Input, Network, Shape
-from stformer.nn import Block, Readout, Spiking
-from stformer.nn.block import Recorder
+from stformer.nn import Spiking
+from stformer.nn.weighted import Recorder
 
 
 def lower(
@@ -121,17 +122,16 @@ def restore(network: Network) -> STFormer:
     Raises:
         Unsupported: the network was not lowered from an STFormer, or was changed since.
     """
-    try:
-        config = config_from(json.loads(network.source)["STFormer"], "source")
-    except (ValueError, TypeError, KeyError, AttributeError, InputError) as e:
+    config = source_config(network)
+    if config is None:
         why = "it was not lowered from an STFormer; use --backend cpu"
-        raise Unsupported("backend 'torch'", f"network {network.name}", why) from e
+        raise Unsupported("backend 'torch'", f"network {network.name}", why)
     model = STFormer(config)
     quantise(model)
     lower_stformer(model)  # names the projections
     try:
         for module in model.modules():
-            if isinstance(module, (Block, Readout)):
+            if isinstance(module, Spiking):
                 module.take_integers(network)
     except (InputError, KeyError, ValueError, RuntimeError) as e:
         raise Unsupported("backend 'torch'", f"network {network.name}", _foreign(e)) from e

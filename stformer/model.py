@@ -1,146 +1,38 @@
-"""STFormer, the spatial-temporal spiking transformer, preset `hw`: every message a binary spike.
+"""STFormer, the spatial-temporal spiking transformer, and its baseline, from one code.
 
-How each part of the paper is read: docs/model.md. Shape legend: T steps, B batch, C or D
-channels, H, W.
+How each part of the paper is read: docs/model.md; every choice: `stformer.config`. Shape legend:
+T steps, B batch, C or D channels, H, W.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from torch import nn
 
-from stformer.errors import InputError
+from stformer.config import STFormerConfig
 from stformer.nn import (
     Block,
+    Count,
+    Fire,
     Gate,
     HeadGate,
     HeadSum,
     Join,
+    Mix,
     Neuron,
     Pool,
     Readout,
+    Scores,
+    StreamScale,
+    TokenMean,
     TokenSum,
     conv_block,
+    stream_block,
     temporal_block,
 )
-from stformer.recipe import nearest
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class STFormerConfig:
-    """Every choice of the architecture; the paper's ablations are changes of one field.
-
-    Attributes:
-        channels, size: of a frame, C and H = W.
-        largest_input: largest value of a frame; above 1 it is graded (pixels, event counts).
-        classes: number of logits.
-        steps: T.
-        width: D, divisible by 8; the stem has D/8 channels.
-        depth: transformer blocks.
-        heads: used by attention "qk".
-        mlp_ratio: hidden width of the ST-MLP over D.
-        stem_stride: 1 or 2.
-        spatial_kernel: odd; the paper's best is 5.
-        spatial_strides: of the three Spatial Blocks.
-        downsample: "stride" in the convolution, or "pool": max-pooling of its spikes (OR).
-        temporal: False leaves the Temporal Core out: X1 := 0, Y := X2 (ablation w/o ST-Core).
-        temporal_branches: n, even: parallel convolutions of 2D/n channels each.
-        temporal_taps: kernel length in time, causal.
-        temporal_kernel: kernel size in space, odd.
-        temporal_dilations: one per branch of each half, n/2 numbers.
-        attention: "gated": Q and SN(sum over tokens of K and V); "qk": SN(sum over a head's
-            channels of Q) and K.
-        residual: "iand", "or" or "add", see `stformer.nn.Join`.
-        dv: membrane decay of every LIF, 1...4095: 4096/tau.
-    """
-
-    channels: int = 1
-    size: int = 8
-    largest_input: int = 16
-    classes: int = 10
-    steps: int = 4
-    width: int = 32
-    depth: int = 2
-    heads: int = 4
-    mlp_ratio: int = 4
-    stem_stride: int = 1
-    spatial_kernel: int = 5
-    spatial_strides: tuple[int, int, int] = (1, 1, 2)
-    downsample: Literal["stride", "pool"] = "stride"
-    temporal: bool = True
-    temporal_branches: int = 2
-    temporal_taps: int = 3
-    temporal_kernel: int = 1
-    temporal_dilations: tuple[int, ...] = (1,)
-    attention: Literal["gated", "qk"] = "gated"
-    residual: Literal["iand", "or", "add"] = "iand"
-    dv: int = 2048
-
-    def __post_init__(self) -> None:
-        positive = (
-            "channels size largest_input classes steps depth heads mlp_ratio stem_stride "
-            "spatial_kernel temporal_taps temporal_kernel dv"
-        )
-        for name in positive.split():
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name}", str(getattr(self, name)), "1 or more")
-        self._require(self.width % 8 == 0, "width", "a multiple of 8")
-        self._require(self.width % self.heads == 0, "heads", f"divisors of width {self.width}")
-        self._require(self.dv <= 4095, "dv", "1...4095")
-        for name in ("spatial_kernel", "temporal_kernel"):
-            self._require(getattr(self, name) % 2 == 1, name, "odd numbers")
-        self._require(len(self.spatial_strides) == 3, "spatial_strides", "three numbers")
-        self._require(min(self.spatial_strides) >= 1, "spatial_strides", "1 or more")
-        n = self.temporal_branches
-        self._require(
-            n >= 2 and n % 2 == 0 and self.width % (n // 2) == 0,
-            "temporal_branches",
-            f"even numbers whose half divides width {self.width}",
-        )
-        self._require(
-            len(self.temporal_dilations) == n // 2 and min(self.temporal_dilations) >= 1,
-            "temporal_dilations",
-            f"{n // 2} numbers of 1 or more",
-        )
-
-    def _require(self, ok: bool, name: str, allowed: str) -> None:
-        if not ok:
-            raise InputError(f"model.{name}", str(getattr(self, name)), allowed)
-
-
-def config_from(values: Mapping[str, object], where: str = "model") -> STFormerConfig:
-    """A config from a recipe's or file's table; raises InputError for unknown keys and types."""
-    hints = get_type_hints(STFormerConfig)
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in hints:
-            raise InputError(
-                where, f"the key '{key}'", ", ".join(hints), nearest(key, list(hints))
-            )
-        out[key] = _typed(f"{where}.{key}", value, hints[key])
-    return STFormerConfig(**out)
-
-
-def config_to(config: STFormerConfig) -> dict[str, object]:
-    """Plain JSON types; `config_from` reads them back."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-
-
-def _typed(where: str, value: object, hint: Any) -> object:
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise InputError(where, repr(value), ", ".join(map(repr, get_args(hint))))
-        return value
-    if get_origin(hint) is tuple:
-        if not isinstance(value, (list, tuple)) or not all(type(v) is int for v in value):
-            raise InputError(where, repr(value), "a list of integers")
-        return tuple(value)
-    if type(value) is not hint:
-        raise InputError(where, repr(value), f"a value of type {hint.__name__}")
-    return value
+PRODUCT_SCALE = 0.125  # of (Q K^T) V in the baseline, whatever the width of a head
 
 
 class SpatialCore(nn.Module):
@@ -172,49 +64,95 @@ class SpatialCore(nn.Module):
 
 
 class Attention(nn.Module):
-    """Spiking Guided Attention without its residual: X asks, Y answers (paper Eq. 9)."""
+    """Spiking Guided Attention without its residual: X asks, Y answers (paper Eq. 9).
 
-    def __init__(self, c: STFormerConfig, neuron: Neuron, *, sources: int) -> None:
+    Args:
+        c, neuron: of the model.
+        asks, answers: how many inputs Q has, and K and V.
+        scale: of the stream that W_o adds to; None where it ends in spikes.
+    """
+
+    def __init__(
+        self,
+        c: STFormerConfig,
+        neuron: Neuron,
+        *,
+        asks: int,
+        answers: int,
+        scale: StreamScale | None,
+    ) -> None:
         super().__init__()
         d = c.width
         half = Neuron(dv=neuron.dv, v_th=0.5)
         self.kind = c.attention
-        self.q = conv_block([d] * sources, d, 1, neuron)
-        self.k = conv_block(d, d, 1, neuron)
+        self.q = conv_block([d] * asks, d, 1, neuron)
+        self.k = conv_block([d] * answers, d, 1, neuron)
+        if c.attention != "qk":
+            self.v = conv_block([d] * answers, d, 1, neuron)
         if c.attention == "gated":
-            self.v = conv_block(d, d, 1, neuron)
             self.kv = Gate()
             self.gate: nn.Module = TokenSum(half)
             self.mix: nn.Module = Gate()
-        else:
+        elif c.attention == "qk":
             self.gate = HeadSum(c.heads, half)
             self.mix = HeadGate()
-        self.out = conv_block(d, d, 1, neuron)
-
-    def forward(self, xs: tuple[Any, ...], y: Any) -> Any:
-        q, k = self.q(*xs), self.k(y)
-        if self.kind == "gated":
-            mixed = self.mix(q, self.gate(self.kv(k, self.v(y))))
         else:
+            self.scores = Scores(c.heads)
+            self.product = Mix(c.heads)
+            self.mix = Count(half, PRODUCT_SCALE)
+        self.out = _branch(c, d, neuron, scale)
+
+    def forward(self, xs: tuple[Any, ...], ys: tuple[Any, ...], stream: Any) -> Any:
+        q, k = self.q(*xs), self.k(*ys)
+        if self.kind == "gated":
+            mixed = self.mix(q, self.gate(self.kv(k, self.v(*ys))))
+        elif self.kind == "qk":
             mixed = self.mix(k, self.gate(q))
-        return self.out(mixed)
+        else:
+            mixed = self.mix(self.product(self.scores(q, k), self.v(*ys)))
+        return self.out(mixed) if stream is None else self.out(mixed, stream=stream)
 
 
 class TransformerBlock(nn.Module):
     """Attention and ST-MLP, each joined to the stream (paper Eq. 9-11)."""
 
-    def __init__(self, c: STFormerConfig, neuron: Neuron, *, sources: int) -> None:
+    def __init__(
+        self,
+        c: STFormerConfig,
+        neuron: Neuron,
+        *,
+        asks: int,
+        answers: int,
+        scale: StreamScale | None,
+    ) -> None:
         super().__init__()
         hidden = c.mlp_ratio * c.width
-        self.attention = Attention(c, neuron, sources=sources)
-        self.join1 = Join(c.residual)
-        self.mlp1 = conv_block(c.width, hidden, 1, neuron)
-        self.mlp2 = conv_block(hidden, c.width, 1, neuron)
-        self.join2 = Join(c.residual)
+        if scale is not None:
+            self.sn1, self.sn2 = Fire(neuron, scale), Fire(neuron, scale)
+        self.attention = Attention(c, neuron, asks=asks, answers=answers, scale=scale)
+        if c.residual != "ms":
+            self.join1, self.join2 = Join(c.residual), Join(c.residual)
+        self.mlp1 = conv_block(c.width, hidden, 1, neuron, bias=c.linear_bias)
+        self.mlp2 = _branch(c, hidden, neuron, scale)
+        self.shortcut = scale is not None
 
-    def forward(self, stream: Any, xs: tuple[Any, ...], y: Any) -> Any:
-        z = self.join1(stream, self.attention(xs, y))
+    def spikes(self, stream: Any) -> Any:
+        """What the attention reads of the stream."""
+        return self.sn1(stream) if self.shortcut else stream
+
+    def forward(self, stream: Any, xs: tuple[Any, ...], ys: tuple[Any, ...]) -> Any:
+        if self.shortcut:
+            z = self.attention(xs, ys, stream)
+            return self.mlp2(self.mlp1(self.sn2(z)), stream=z)
+        z = self.join1(stream, self.attention(xs, ys, None))
         return self.join2(z, self.mlp2(self.mlp1(z)))
+
+
+def _branch(c: STFormerConfig, c_in: int, neuron: Neuron, scale: StreamScale | None) -> nn.Module:
+    """The last layer of a branch: onto the stream, or into spikes that are joined to it."""
+    if scale is None:
+        return conv_block(c_in, c.width, 1, neuron, bias=c.linear_bias)
+    return stream_block(c_in, c.width, 1, scale, bias=c.linear_bias)
 
 
 class STFormer(nn.Module):
@@ -227,10 +165,20 @@ class STFormer(nn.Module):
         super().__init__()
         c, neuron = config, Neuron(dv=config.dv)
         self.config = config
-        self.stem = conv_block(c.channels, c.width // 8, 3, neuron, stride=c.stem_stride)
+        self.scale = StreamScale() if c.residual == "ms" else None
+        self.shortcut = self.scale is not None
+        pooled = c.downsample == "pool" and c.stem_stride > 1
+        self.stem = conv_block(
+            c.channels, c.width // 8, 3, neuron, stride=1 if pooled else c.stem_stride
+        )
+        self.stem_pool = Pool(3, c.stem_stride, 1) if pooled else None
         self.spatial = SpatialCore(c, neuron)
-        self.rpe = conv_block(c.width, c.width, 3, neuron, skip=0)
-        sources = 2 if c.temporal else 1
+        skip = 0 if c.rpe_skip else None
+        if self.scale is None:
+            self.rpe: nn.Module = conv_block(c.width, c.width, 3, neuron, skip=skip)
+        else:
+            self.rpe = stream_block(c.width, c.width, 3, self.scale, skip=skip)
+        asks, answers = 1, 1
         if c.temporal:
             self.temporal_x, self.temporal_y = (
                 temporal_block(
@@ -240,12 +188,26 @@ class STFormer(nn.Module):
                     taps=c.temporal_taps,
                     kernel=c.temporal_kernel,
                     dilations=c.temporal_dilations,
+                    causal=c.temporal_causal,
                 )
                 for _ in range(2)
             )
+            asks = (1 if c.tied_query else 2) + (not c.guided)
+            answers = 1 if c.guided else asks
         self.blocks = nn.ModuleList(
-            TransformerBlock(c, neuron, sources=sources if i == 0 else 1) for i in range(c.depth)
+            TransformerBlock(
+                c,
+                neuron,
+                asks=asks if i == 0 else 1,
+                answers=answers if i == 0 else 1,
+                scale=self.scale,
+            )
+            for i in range(c.depth)
         )
+        if self.scale is not None:
+            self.pool: nn.Module = (
+                Fire(neuron, self.scale) if c.head_spikes else TokenMean(self.scale)
+            )
         self.head = Readout(c.width, c.classes)
 
     @property
@@ -260,22 +222,36 @@ class STFormer(nn.Module):
         return side * side
 
     def forward(self, x: Any) -> Any:
-        x2 = self.rpe(self.spatial(self.stem(x)))
-        xs: tuple[Any, ...] = (x2,)
-        y = x2
-        if self.config.temporal:
-            # X1 + X2 in front of the query's weights: two projections into one population.
-            xs, y = (self.temporal_x(x2), x2), self.temporal_y(x2)
-        stream = x2
+        x = self.stem(x)
+        if self.stem_pool is not None:
+            x = self.stem_pool(x)
+        stream = self.rpe(self.spatial(x))
         for i, block in enumerate(self.blocks):
-            stream = block(stream, xs, y) if i == 0 else block(stream, (stream,), stream)
-        return self.head(stream)
+            assert isinstance(block, TransformerBlock)
+            spikes = block.spikes(stream)
+            xs, ys = self._first(spikes) if i == 0 else ((spikes,), (spikes,))
+            stream = block(stream, xs, ys)
+        return self.head(self.pool(stream) if self.shortcut else stream)
+
+    def _first(self, x2: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """What the first block asks with and answers from: the Temporal Core's X and Y."""
+        if not self.config.temporal:
+            return (x2,), (x2,)
+        x1, y = self.temporal_x(x2), self.temporal_y(x2)
+        # X1 + X2 in front of the query's weights: two projections into one population.
+        asked = (x1 + x2,) if self.config.tied_query else (x1, x2)
+        return (asked, (y,)) if self.config.guided else ((*asked, y), (*asked, y))
 
 
 def quantise(model: STFormer) -> None:
     """Fold every norm and put every weight, bias and threshold on the chip's grid, in place."""
+    if model.scale is not None:
+        model.scale.quantise()
     for name, module in model.named_modules():
         if isinstance(module, Block):
             module.quantise(model.config.largest_input if name == "stem" else 1)
+    ones = float(model.tokens)
+    if model.shortcut and isinstance(model.pool, TokenMean):
+        ones = model.pool.quantise(model.tokens)
     model.head.quantise()
-    model.head.fix_bias(model.tokens)
+    model.head.fix_bias(ones)

@@ -5,10 +5,10 @@ Everything to the right of lowering consumes a `Network` and nothing else. Its m
 
 Time. A sample is `steps` time steps long; index t of a population is its own time, with the
 pipeline's latency removed. A projection with delay d adds, at time t of its target,
-weight * (what its source sent at t - d) for t >= d and nothing before: no spike crosses from
-one sample to the next. On the chip a synapse costs one step, so a population lives `latency`
-steps behind the input, and a projection needs `axon_delay` further steps of delay (semantics:
-docs/decisions/0002).
+weight * (what its source sent at t - d) for 0 <= t - d < T and nothing else: no spike crosses
+from one sample to another. A negative delay looks ahead (the centred convolutions of the preset
+`paper`). On the chip a synapse costs one step, so a population lives `latency` steps behind the
+input, and a projection needs `axon_delay` further steps of delay (docs/decisions/0002).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import assert_never
 
 from stformer import fixedpoint as fx
 from stformer.errors import InputError
@@ -122,7 +123,55 @@ class Readout:
     latency: int = 0
 
 
-Population: TypeAlias = Input | Lif | Relay | Readout
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Graded:
+    """Sums that are sent as they are, as graded spikes: no memory, no threshold::
+
+        s[t] = clip((a[t] * 64 + bias_mant * 2^bias_exp) / 2^(6 + shift)), toward zero
+
+    The multi-bit stream of a membrane-shortcut residual is made of these. No public Loihi
+    compiler takes them; a programmable neuron of Loihi 2 can (docs/decisions/0007).
+
+    Attributes:
+        shape: (C, H, W) or (n,).
+        bias_mant, bias_exp: as in `Lif`.
+        shift: low bits that the message leaves out, 0...23.
+    """
+
+    name: str
+    shape: Shape
+    bias_mant: IntArray
+    bias_exp: int = 0
+    shift: int = 0
+    latency: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Product:
+    """Matrix products of what two populations send in the same step, head by head; graded.
+
+    Its two `Operand`s are the left and the right factor, and what it sends is clipped at
+    +-(2^23 - 1). With N = H * W tokens and D = C / heads::
+
+        "scores": s[h, n, m] = sum_d left[h, d, n] * right[h, d, m]     (Q K^T)
+                  (C, H, W) and (C, H, W) to (heads, N, N)
+        "mix":    s[h, d, n] = sum_m left[h, n, m] * right[h, d, m]     ((Q K^T) V)
+                  (heads, N, N) and (C, H, W) to (C, H, W)
+
+    Attributes:
+        shape: of the result.
+        mode: "scores" or "mix".
+        heads: divides the channels.
+    """
+
+    name: str
+    shape: Shape
+    mode: str
+    heads: int
+    latency: int = 0
+
+
+Population: TypeAlias = Input | Lif | Relay | Readout | Graded | Product
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,7 +181,7 @@ class Dense:
     Attributes:
         weight: int8 [n_post, n_pre].
         weight_exp: 0...7, shared.
-        delay: time steps, 0...62.
+        delay: time steps, -62...62.
     """
 
     name: str
@@ -152,7 +201,7 @@ class Conv:
         stride, padding, dilation: (h, w); padding is zeros on both sides.
         groups: divides both channel counts.
         weight_exp: 0...7, shared.
-        delay: time steps, 0...62.
+        delay: time steps, -62...62.
     """
 
     name: str
@@ -174,7 +223,7 @@ class OneToOne:
     Attributes:
         weight: one int8.
         weight_exp: 0...7.
-        delay: time steps, 0...62.
+        delay: time steps, -62...62.
     """
 
     name: str
@@ -209,10 +258,35 @@ class BroadcastTokens:
     delay: int = 0
 
 
-Projection: TypeAlias = Dense | Conv | OneToOne | SumTokens | BroadcastTokens
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Operand:
+    """What a population sends, handed to a `Product` as one of its factors.
 
-POPULATIONS: tuple[type[Population], ...] = (Input, Lif, Relay, Readout)
-PROJECTIONS: tuple[type[Projection], ...] = (Dense, Conv, OneToOne, SumTokens, BroadcastTokens)
+    Attributes:
+        port: "left" or "right"; a product has one operand at each.
+        delay: time steps, -62...62.
+    """
+
+    name: str
+    pre: str
+    post: str
+    port: str
+    delay: int = 0
+
+
+Synapses: TypeAlias = Dense | Conv | OneToOne | SumTokens | BroadcastTokens
+Projection: TypeAlias = Synapses | Operand
+
+POPULATIONS: tuple[type[Population], ...] = (Input, Lif, Relay, Readout, Graded, Product)
+PROJECTIONS: tuple[type[Projection], ...] = (
+    Dense,
+    Conv,
+    OneToOne,
+    SumTokens,
+    BroadcastTokens,
+    Operand,
+)
+PORTS = ("left", "right")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -259,6 +333,8 @@ class Network:
         for population in populations:
             if isinstance(population, Relay):
                 _check_relay(population, incoming[population.name])
+            if isinstance(population, Product):
+                _check_product(population, incoming[population.name], by_name)
         object.__setattr__(self, "steps", int(self.steps))
         object.__setattr__(self, "populations", populations)
         object.__setattr__(self, "projections", projections)
@@ -336,7 +412,20 @@ def neurons(population: Population) -> int:
     return prod(population.shape)
 
 
-def bias_of(population: Lif | Readout) -> npt.NDArray[np.int64]:
+def is_graded(population: Population) -> bool:
+    """Whether it sends whole numbers, not only spikes (0 and 1)."""
+    match population:
+        case Input(low=low, high=high):
+            return (low, high) != (0, 1)
+        case Lif() | Relay():
+            return False
+        case Readout() | Graded() | Product():
+            return True
+        case _:
+            assert_never(population)
+
+
+def bias_of(population: Lif | Readout | Graded) -> npt.NDArray[np.int64]:
     """bias_mant << bias_exp, in the membrane's units, broadcastable to the population's shape."""
     return population.bias_mant.astype(np.int64) << population.bias_exp
 
@@ -346,7 +435,7 @@ def no_bias(shape: Shape) -> IntArray:
     return np.zeros((1,) * len(shape), np.int16)
 
 
-def effective_weight(projection: Projection) -> npt.NDArray[np.int64]:
+def effective_weight(projection: Synapses) -> npt.NDArray[np.int64]:
     """weight << weight_exp: what one spike of value 1 adds to the arriving sum."""
     return np.asarray(projection.weight, np.int64) << projection.weight_exp
 
@@ -525,7 +614,7 @@ def _check_population(p: Population) -> Population:
     if isinstance(p, Input):
         _check_range(where, "low", p.low, -(2**23), 2**23 - 1)
         _check_range(where, "high", p.high, p.low, 2**23 - 1)
-    if isinstance(p, (Lif, Readout)):
+    if isinstance(p, (Lif, Readout, Graded)):
         _check_range(where, "bias_exp", p.bias_exp, *fx.BIAS_EXP_RANGE)
         bias = _check_array(where, "bias_mant", p.bias_mant, np.int16, *fx.BIAS_MANT_RANGE)
         if bias.ndim != len(shape) or any(
@@ -539,6 +628,12 @@ def _check_population(p: Population) -> Population:
         _check_range(where, "vth", p.vth, *fx.VTH_RANGE)
         _check_range(where, "du", p.du, *fx.DU_RANGE)
         _check_range(where, "dv", p.dv, *fx.DV_RANGE)
+    if isinstance(p, Graded):
+        _check_range(where, "shift", p.shift, *fx.SHIFT_RANGE)
+    if isinstance(p, Product):
+        if p.mode not in ("scores", "mix"):
+            raise InputError(where, f"mode {p.mode!r:.80}", "'scores' or 'mix'")
+        _check_range(where, "heads", p.heads, 1, 2**16)
     return replace(p, **changes)
 
 
@@ -558,16 +653,23 @@ def _check_projection(
             where, f"a readout, '{pre.name}', as source", "spiking populations, inputs"
         )
     if isinstance(post, Input):
-        raise InputError(where, f"an input, '{post.name}', as target", "Lif, Relay, Readout")
+        raise InputError(where, f"an input, '{post.name}', as target", "populations that compute")
+    if isinstance(post, Product) != isinstance(p, Operand):
+        found = f"{type(p).__name__} onto '{post.name}', a {type(post).__name__}"
+        raise InputError(where, found, "an Operand onto a Product, synapses onto anything else")
     _check_range(where, "delay", p.delay, *fx.DELAY_RANGE)
-    _check_range(where, "weight_exp", p.weight_exp, *fx.WEIGHT_EXP_RANGE)
-    if order[p.pre] >= order[p.post] and p.delay == 0:
+    if order[p.pre] >= order[p.post] and p.delay < 1:
         raise InputError(
             where,
-            f"delay 0 from '{p.pre}' back to '{p.post}'",
+            f"delay {p.delay} from '{p.pre}' back to '{p.post}'",
             "delay >= 1 for recurrence; otherwise list sources before targets",
         )
     changes = _plain_numbers(p)
+    if isinstance(p, Operand):
+        if p.port not in PORTS:
+            raise InputError(where, f"port {p.port!r:.80}", " or ".join(PORTS))
+        return replace(p, **changes)
+    _check_range(where, "weight_exp", p.weight_exp, *fx.WEIGHT_EXP_RANGE)
     if isinstance(p, (Dense, Conv)):
         changes["weight"] = _check_array(where, "weight", p.weight, np.int8, *fx.WEIGHT_RANGE)
     else:
@@ -581,7 +683,7 @@ def _check_projection(
     return checked
 
 
-def _check_shapes(where: str, p: Projection, pre: Shape, post: Shape) -> None:
+def _check_shapes(where: str, p: Synapses, pre: Shape, post: Shape) -> None:
     found, allowed = f"{p.pre} {pre} to {p.post} {post}", ""
     match p:
         case Dense():
@@ -623,3 +725,24 @@ def _check_relay(relay: Relay, incoming: list[Projection]) -> None:
         f"{len(incoming)} incoming: {', '.join(type(p).__name__ for p in incoming) or 'none'}",
         "one OneToOne of weight 2, weight_exp 0 and delay 0 or 1",
     )
+
+
+def _check_product(
+    product: Product, incoming: list[Projection], by_name: Mapping[str, Population]
+) -> None:
+    where = f"population {product.name}"
+    given = {p.port: by_name[p.pre].shape for p in incoming if isinstance(p, Operand)}
+    if sorted(given) != sorted(PORTS) or len(incoming) != len(PORTS):
+        found = ", ".join(p.name for p in incoming) or "none"
+        raise InputError(where, f"incoming: {found}", "one Operand at each port, left and right")
+    left, right = given["left"], given["right"]
+    tokens = right[1] * right[2] if len(right) == 3 else 0
+    square = (product.heads, tokens, tokens)
+    expected = (right, square) if product.mode == "scores" else (square, right)
+    if not tokens or right[0] % product.heads or (left, product.shape) != expected:
+        raise InputError(
+            where,
+            f"{product.mode} of {left} and {right} with {product.heads} heads as {product.shape}",
+            "(C, H, W) and (C, H, W) to (heads, N, N) as scores, (heads, N, N) and (C, H, W) to "
+            "(C, H, W) as mix, with N = H * W and heads that divide C",
+        )

@@ -13,12 +13,12 @@ from stformer import fixedpoint as fx
 from stformer.errors import InputError, Unsupported
 from stformer.network import (
     Conv,
-    Input,
     Network,
     OneToOne,
     Population,
     Projection,
     Relay,
+    is_graded,
 )
 
 Pass = Callable[[Network], Network]
@@ -64,12 +64,12 @@ def timed(network: Network) -> bool:
 
 
 def flushed(network: Network) -> bool:
-    """Convolutions need no delay; delays lead into relays or are recurrent."""
+    """Convolutions need no axon delay; delays lead into relays, look ahead or are recurrent."""
     recurrent = {p.name for p in network.recurrent}
     rest = [p for p in network.projections if p.name not in recurrent]
     return timed(network) and all(
         (not isinstance(p, Conv) or network.axon_delay(p) == 0)
-        and (not p.delay or isinstance(network[p.post], Relay))
+        and (p.delay <= 0 or isinstance(network[p.post], Relay))
         for p in rest
     )
 
@@ -80,7 +80,7 @@ def assign_latency(network: Network) -> Network:
     A synapse takes a step: the target of a source at latency L lives at L + 1 or later. Where
     two paths meet, the longest decides and the others wait (`Network.axon_delay`). The delay of
     a recurrent projection pays for its step, and so does a relay's; other delays become relays
-    and pay for nothing here.
+    and pay for nothing here. Looking ahead is waiting for what comes: it adds to the latency.
 
     Ensures: `timed`; inputs at latency 0 where nothing forces otherwise.
 
@@ -90,7 +90,9 @@ def assign_latency(network: Network) -> Network:
     latency = {p.name: 0 for p in network.populations}
     recurrent = {p.name for p in network.recurrent}
     step = {
-        p.name: 1 - p.delay if p.name in recurrent or isinstance(network[p.post], Relay) else 1
+        p.name: 1 - p.delay
+        if p.name in recurrent or isinstance(network[p.post], Relay)
+        else 1 - min(p.delay, 0)
         for p in network.projections
     }
     for _ in range(len(network.populations) + 1):
@@ -120,12 +122,13 @@ def insert_relays(network: Network) -> Network:
     a step, each with an incoming delay of 1, where a backend keeps samples apart. A convolution
     has no delay of its own in Lava, so waiting for a longer path takes a relay a step too.
     Relays of one source are shared by all projections that need them. A recurrent projection
-    is left as it is: a register would add the step that its loop does not have.
+    is left as it is: a register would add the step that its loop does not have. One that looks
+    ahead keeps its negative delay, which latency has paid for.
 
     Requires: `timed`. Ensures: `flushed`; spikes of every population that was there unchanged.
 
     Raises:
-        Unsupported: a delayed graded input, since relays pass spikes only.
+        Unsupported: a delayed graded source, since relays pass spikes only.
     """
     recurrent = {p.name for p in network.recurrent}
     relays: dict[str, list[Relay]] = {p.name: [] for p in network.populations}
@@ -138,9 +141,9 @@ def insert_relays(network: Network) -> Network:
             return source.name
         key = (source.name, delay, wait)
         if key not in known:
-            if isinstance(source, Input) and (source.low, source.high) != (0, 1):
+            if is_graded(source):
                 raise Unsupported(
-                    "relays", f"a delay of graded input '{source.name}'", "relays pass spikes only"
+                    "relays", f"a delay of graded '{source.name}'", "relays pass spikes only"
                 )
             before = relay(source, delay, wait - 1) if wait else relay(source, delay - 1, 0)
             name = f"{source.name}@{delay}" + (f"+{wait}" if wait else "")
@@ -166,8 +169,9 @@ def insert_relays(network: Network) -> Network:
         if p.name in recurrent or isinstance(post, Relay):
             projections.append(p)
             continue
-        wait = post.latency - pre.latency - 1 if isinstance(p, Conv) else 0
-        projections.append(replace(p, pre=relay(pre, p.delay, wait), delay=0))
+        wait = network.axon_delay(p) - max(p.delay, 0) if isinstance(p, Conv) else 0
+        ahead = min(p.delay, 0)
+        projections.append(replace(p, pre=relay(pre, p.delay - ahead, wait), delay=ahead))
     populations = [q for p in network.populations for q in (p, *relays[p.name])]
     return replace_network(
         network, populations=tuple(populations), projections=tuple(feeds + projections)
@@ -183,11 +187,11 @@ STEPS = (
 def check_delays(network: Network) -> None:
     """Raise InputError for a projection whose axon delay no synapse can make (0...62)."""
     for p in network.projections:
-        if not 0 <= network.axon_delay(p) <= fx.DELAY_RANGE[1]:
+        if not 0 <= network.axon_delay(p) <= fx.AXON_DELAY_RANGE[1]:
             raise InputError(
                 f"projection {p.name}",
                 f"an axon delay of {network.axon_delay(p)}",
-                f"0...{fx.DELAY_RANGE[1]}",
+                f"0...{fx.AXON_DELAY_RANGE[1]}",
                 "shorten the parallel path that it waits for",
             )
 

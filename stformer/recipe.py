@@ -188,7 +188,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise InputError(f"recipe {path}", str(e), "a readable TOML file") from None
     for override in overrides:
-        _override(table, override)
+        apply_override(table, override)
     return from_plain(table, f"recipe '{name}'")
 
 
@@ -284,7 +284,8 @@ def nearest(key: str, keys: Sequence[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else ""
 
 
-def _override(table: dict[str, Any], override: str) -> None:
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Put one `key=value`, with tables as `table.key=value`, into parsed TOML."""
     path, eq, text = override.partition("=")
     *parents, key = path.strip().split(".")
     if not eq or not key:

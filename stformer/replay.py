@@ -15,8 +15,20 @@ import numpy.typing as npt
 
 from stformer import fixedpoint as fx
 from stformer.errors import InputError
-from stformer.interpret import Int64, synapse
-from stformer.network import Input, IntArray, Lif, Network, Population, Readout, Relay, bias_of
+from stformer.interpret import Int64, multiply, synapse
+from stformer.network import (
+    Graded,
+    Input,
+    IntArray,
+    Lif,
+    Network,
+    Operand,
+    Population,
+    Product,
+    Readout,
+    Relay,
+    bias_of,
+)
 from stformer.trace import Trace
 
 # A neuron that breaks one rule of the definition, to see whether that explains a trace.
@@ -29,7 +41,7 @@ class Replayed:
     """What a population does with given inputs; every array is int64 [S, T, *shape].
 
     Attributes:
-        arriving: sum of weight * spike over all its projections.
+        arriving: sum of weight * spike over all its projections; for a product, the product.
         spikes: what it sends; a readout sends v.
         u, v: after the step and its reset; None where the kind has none.
         membrane: v before threshold and reset; None where the kind has none.
@@ -47,7 +59,7 @@ def replay(network: Network, name: str, trace: Trace) -> Replayed:
 
     Args:
         network: what the trace should be a trace of.
-        name: a Lif, Relay or Readout.
+        name: anything but an input.
         trace: must hold the population's sources; relays that it lacks are worked out.
 
     Raises:
@@ -55,7 +67,7 @@ def replay(network: Network, name: str, trace: Trace) -> Replayed:
     """
     population = network[name]
     if isinstance(population, Input):
-        raise InputError(f"population {name}", "an input", "a Lif, Relay or Readout")
+        raise InputError(f"population {name}", "an input", "a population that computes")
     lacking = [p.pre for p in network.incoming(name) if sent(network, trace, p.pre) is None]
     if lacking:
         raise InputError(
@@ -67,7 +79,7 @@ def replay(network: Network, name: str, trace: Trace) -> Replayed:
     parts = arriving_parts(network, name, trace, everything)
     assert parts is not None
     shape = (trace.samples, trace.steps, *population.shape)
-    return integrate(population, total(parts, delays(network, name), shape))
+    return integrate(population, total(network, name, parts, delays(network, name), shape))
 
 
 def sent(network: Network, trace: Trace, name: str) -> IntArray | None:
@@ -86,11 +98,14 @@ def sent(network: Network, trace: Trace, name: str) -> IntArray | None:
 
 
 def delayed(x: npt.NDArray[Any], steps: int) -> npt.NDArray[Any]:
-    """x[:, t - steps] at t, and 0 before; nothing crosses from one sample to the next."""
+    """x[:, t - steps] at t, 0 where there is none; nothing crosses from sample to sample."""
     if not steps:
         return x
     out = np.zeros_like(x)
-    out[:, steps:] = x[:, : max(x.shape[1] - steps, 0)]
+    if steps > 0:
+        out[:, steps:] = x[:, : max(x.shape[1] - steps, 0)]
+    else:
+        out[:, : max(x.shape[1] + steps, 0)] = x[:, -steps:]
     return out
 
 
@@ -99,7 +114,8 @@ def arriving_parts(
 ) -> dict[str, Int64] | None:
     """Projection -> what it adds before its delay, [len(samples), T, *shape].
 
-    The delay is left to `total`, so that other delays can be tried without other products.
+    An operand adds nothing: its part is the factor that it is. The delay is left to `total`,
+    so that other delays can be tried without other products.
     None when the trace lacks a source.
     """
     post = network[name].shape
@@ -109,6 +125,9 @@ def arriving_parts(
         if source is None:
             return None
         spikes = source[samples].astype(np.int64)
+        if isinstance(projection, Operand):
+            parts[projection.name] = spikes
+            continue
         frames = [synapse(projection, spikes[:, t], post) for t in range(spikes.shape[1])]
         parts[projection.name] = np.stack(frames, axis=1)
     return parts
@@ -119,11 +138,28 @@ def delays(network: Network, name: str) -> dict[str, int]:
     return {p.name: p.delay for p in network.incoming(name)}
 
 
-def total(parts: Mapping[str, Int64], delay_of: Mapping[str, int], shape: Sequence[int]) -> Int64:
-    """Arriving sums: the parts whose projection has a delay here, delayed and added."""
+def total(
+    network: Network,
+    name: str,
+    parts: Mapping[str, Int64],
+    delay_of: Mapping[str, int],
+    shape: Sequence[int],
+) -> Int64:
+    """Arriving sums (of a product, the product): the parts that have a delay here, delayed."""
+    population = network[name]
+    there = {q: delayed(parts[q], delay) for q, delay in delay_of.items()}
+    if isinstance(population, Product):
+        ports = {
+            p.port: there[p.name].reshape(-1, *there[p.name].shape[2:])
+            for p in network.incoming(name)
+            if isinstance(p, Operand) and p.name in there
+        }
+        if len(ports) == 2:
+            return multiply(population, ports["left"], ports["right"]).reshape(tuple(shape))
+        return np.zeros(tuple(shape), np.int64)
     a = np.zeros(tuple(shape), np.int64)
-    for name, delay in delay_of.items():
-        a += delayed(parts[name], delay)
+    for part in there.values():
+        a += part
     return a
 
 
@@ -138,6 +174,11 @@ def integrate(population: Population, a_ST: Int64, fault: Fault | None = None) -
     """
     if isinstance(population, Relay):
         return Replayed(arriving=a_ST, spikes=(a_ST >= 2).astype(np.int64))
+    if isinstance(population, Product):
+        return Replayed(arriving=a_ST, spikes=fx.clip(a_ST))
+    if isinstance(population, Graded):
+        sent_: Int64 = fx.graded(a_ST, bias_of(population), population.shift)
+        return Replayed(arriving=a_ST, spikes=sent_)
     assert isinstance(population, (Lif, Readout))
     a = a_ST.reshape(1, -1, *a_ST.shape[2:]) if fault == "reset" else a_ST
     u = np.zeros((len(a), *a.shape[2:]), np.int64)

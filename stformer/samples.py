@@ -19,56 +19,36 @@ from stformer.network import (
     BroadcastTokens,
     Conv,
     Dense,
+    Graded,
     Input,
-    IntArray,
     Lif,
     Network,
     OneToOne,
-    Population,
-    Projection,
+    Operand,
+    Product,
     Readout,
     Relay,
-    Shape,
     SumTokens,
     no_bias,
 )
-from stformer.passes import schedule
-
-
-def lif(name: str, shape: Shape, vth: int = 1, dv: int = 2048, **more: Any) -> Lif:
-    """A Lif with no bias unless `more` gives one."""
-    return Lif(name=name, shape=shape, vth=vth, dv=dv, **{"bias_mant": no_bias(shape), **more})
-
-
-def _weights(shape: Shape, seed: int, low: int = -20, high: int = 21) -> IntArray:
-    return np.random.default_rng(seed).integers(low, high, shape)
-
-
-def _link(kind: type[Any], pre: str, post: str, **more: Any) -> Any:
-    return kind(name=f"{pre}>{post}", pre=pre, post=post, **more)
-
-
-def _network(name: str, populations: list[Population], projections: list[Projection]) -> Network:
-    network = Network(
-        name=name, steps=4, populations=tuple(populations), projections=tuple(projections)
-    )
-    return schedule(network)
+from stformer.samples_base import lif, link, scheduled, weights
+from stformer.samples_graded import look_ahead, product, stream
 
 
 def _dense() -> Network:
-    return _network(
+    return scheduled(
         "dense",
         [Input(name="in", shape=(6,)), lif("a", (5,), 20), lif("b", (4,), 12, dv=300)],
         [
-            _link(Dense, "in", "a", weight=_weights((5, 6), 1, -10)),
-            _link(Dense, "a", "b", weight=_weights((4, 5), 2, -10), weight_exp=1),
+            link(Dense, "in", "a", weight=weights((5, 6), 1, -10)),
+            link(Dense, "a", "b", weight=weights((4, 5), 2, -10), weight_exp=1),
         ],
     )
 
 
 def _current() -> Network:
     """Neurons that keep their current from step to step."""
-    return _network(
+    return scheduled(
         "current",
         [
             Input(name="in", shape=(6,)),
@@ -76,15 +56,15 @@ def _current() -> Network:
             lif("b", (3,), 9, du=0),
         ],
         [
-            _link(Dense, "in", "a", weight=_weights((5, 6), 3, -15)),
-            _link(Dense, "a", "b", weight=_weights((3, 5), 4)),
+            link(Dense, "in", "a", weight=weights((5, 6), 3, -15)),
+            link(Dense, "a", "b", weight=weights((3, 5), 4)),
         ],
     )
 
 
 def _conv() -> Network:
     """Stride, padding, dilation and groups, on frames that are not square."""
-    return _network(
+    return scheduled(
         "conv",
         [
             Input(name="in", shape=(2, 6, 5)),
@@ -93,12 +73,12 @@ def _conv() -> Network:
             lif("c", (6, 1, 4), 10),
         ],
         [
-            _link(Conv, "in", "a", weight=_weights((4, 2, 3, 3), 5), padding=(1, 1)),
-            _link(Conv, "a", "b", weight=_weights((4, 2, 2, 3), 6), stride=(2, 2), groups=2),
-            _link(
+            link(Conv, "in", "a", weight=weights((4, 2, 3, 3), 5), padding=(1, 1)),
+            link(Conv, "a", "b", weight=weights((4, 2, 2, 3), 6), stride=(2, 2), groups=2),
+            link(
                 Conv,
                 *("b", "c"),
-                weight=_weights((6, 4, 3, 1), 7),
+                weight=weights((6, 4, 3, 1), 7),
                 padding=(0, 1),
                 dilation=(1, 2),
                 weight_exp=2,
@@ -108,33 +88,33 @@ def _conv() -> Network:
 
 
 def _one_to_one() -> Network:
-    return _network(
+    return scheduled(
         "one-to-one",
         [Input(name="in", shape=(3, 2, 2)), lif("a", (3, 2, 2), 5)],
-        [_link(OneToOne, "in", "a", weight=4)],
+        [link(OneToOne, "in", "a", weight=4)],
     )
 
 
 def _sum_tokens() -> Network:
-    return _network(
+    return scheduled(
         "sum-tokens",
         [Input(name="in", shape=(3, 2, 2)), lif("a", (3, 1, 1), 3)],
-        [_link(SumTokens, "in", "a", weight=2)],
+        [link(SumTokens, "in", "a", weight=2)],
     )
 
 
 def _broadcast_tokens() -> Network:
-    return _network(
+    return scheduled(
         "broadcast-tokens",
         [Input(name="in", shape=(3, 1, 1)), lif("a", (3, 2, 3), 3)],
-        [_link(BroadcastTokens, "in", "a", weight=2)],
+        [link(BroadcastTokens, "in", "a", weight=2)],
     )
 
 
 def _relay() -> Network:
     """A short way waits for a long one at a convolution, which cannot delay."""
     shape = (2, 3, 3)
-    return _network(
+    return scheduled(
         "relay",
         [
             Input(name="in", shape=shape),
@@ -143,38 +123,38 @@ def _relay() -> Network:
             lif("c", shape, 16),
         ],
         [
-            _link(OneToOne, "in", "a", weight=2),
-            _link(OneToOne, "a", "b", weight=2),
-            _link(Conv, "in", "c", weight=_weights((2, 2, 3, 3), 8), padding=(1, 1)),
-            _link(OneToOne, "b", "c", weight=9),
+            link(OneToOne, "in", "a", weight=2),
+            link(OneToOne, "a", "b", weight=2),
+            link(Conv, "in", "c", weight=weights((2, 2, 3, 3), 8), padding=(1, 1)),
+            link(OneToOne, "b", "c", weight=9),
         ],
     )
 
 
 def _graded() -> Network:
     """Graded frames into a convolution, as event counts or analogue images come."""
-    return _network(
+    return scheduled(
         "graded",
         [Input(name="in", shape=(2, 4, 4), low=-7, high=255), lif("a", (3, 4, 4), 900)],
-        [_link(Conv, "in", "a", weight=_weights((3, 2, 3, 3), 9), padding=(1, 1))],
+        [link(Conv, "in", "a", weight=weights((3, 2, 3, 3), 9), padding=(1, 1))],
     )
 
 
 def _readout() -> Network:
     out = Readout(name="out", shape=(3,), bias_mant=np.array([-300, 0, 4095]), bias_exp=2)
-    return _network(
+    return scheduled(
         "readout",
         [Input(name="in", shape=(2, 2, 2)), lif("a", (2, 2, 2), 3), out],
         [
-            _link(OneToOne, "in", "a", weight=4),
-            _link(Dense, "a", "out", weight=_weights((3, 8), 10)),
+            link(OneToOne, "in", "a", weight=4),
+            link(Dense, "a", "out", weight=weights((3, 8), 10)),
         ],
     )
 
 
 def _and_gate() -> Network:
     """Both of two: 2 + 2 exceeds 3; the paths have different lengths."""
-    return _network(
+    return scheduled(
         "and",
         [
             Input(name="x", shape=(6,)),
@@ -182,16 +162,16 @@ def _and_gate() -> Network:
             lif("and", (6,), 3, dv=fx.MEMORYLESS),
         ],
         [
-            _link(Dense, "x", "y", weight=_weights((6, 6), 11, -6, 7)),
-            _link(OneToOne, "x", "and", weight=2),
-            _link(OneToOne, "y", "and", weight=2),
+            link(Dense, "x", "y", weight=weights((6, 6), 11, -6, 7)),
+            link(OneToOne, "x", "and", weight=2),
+            link(OneToOne, "y", "and", weight=2),
         ],
     )
 
 
 def _iand() -> Network:
     """x and not r, which is the paper's spike-driven residual."""
-    return _network(
+    return scheduled(
         "iand",
         [
             Input(name="x", shape=(6,)),
@@ -199,9 +179,9 @@ def _iand() -> Network:
             lif("iand", (6,), 1, dv=fx.MEMORYLESS),
         ],
         [
-            _link(Dense, "x", "r", weight=_weights((6, 6), 12, -6, 7)),
-            _link(OneToOne, "x", "iand", weight=2),
-            _link(OneToOne, "r", "iand", weight=-2),
+            link(Dense, "x", "r", weight=weights((6, 6), 12, -6, 7)),
+            link(OneToOne, "x", "iand", weight=2),
+            link(OneToOne, "r", "iand", weight=-2),
         ],
     )
 
@@ -209,18 +189,18 @@ def _iand() -> Network:
 def _or_pool() -> Network:
     """Max-pooling of spikes: a depth-wise convolution of twos and vth 1."""
     pool = np.full((3, 1, 2, 2), 2)
-    return _network(
+    return scheduled(
         "or-pool",
         [Input(name="in", shape=(3, 4, 4)), lif("or", (3, 2, 2), 1, dv=fx.MEMORYLESS)],
-        [_link(Conv, "in", "or", weight=pool, stride=(2, 2), groups=3)],
+        [link(Conv, "in", "or", weight=pool, stride=(2, 2), groups=3)],
     )
 
 
 def _attention() -> Network:
     """Q and SN(sum over tokens of K and V), with a residual around it."""
     shape, token = (4, 2, 2), (4, 1, 1)
-    one = [_weights((4, 4, 1, 1), seed, -5, 12) for seed in (13, 14, 15)]
-    return _network(
+    one = [weights((4, 4, 1, 1), seed, -5, 12) for seed in (13, 14, 15)]
+    return scheduled(
         "attention",
         [
             Input(name="x", shape=shape),
@@ -231,14 +211,14 @@ def _attention() -> Network:
             lif("res", shape, 1, dv=fx.MEMORYLESS),
         ],
         [
-            *(_link(Conv, "x", name, weight=w) for name, w in zip("qkv", one, strict=True)),
-            _link(OneToOne, "k", "kv", weight=2),
-            _link(OneToOne, "v", "kv", weight=2),
-            _link(SumTokens, "kv", "gate", weight=2),
-            _link(BroadcastTokens, "gate", "qkv", weight=2),
-            _link(OneToOne, "q", "qkv", weight=2),
-            _link(OneToOne, "x", "res", weight=2),
-            _link(OneToOne, "qkv", "res", weight=-2),
+            *(link(Conv, "x", name, weight=w) for name, w in zip("qkv", one, strict=True)),
+            link(OneToOne, "k", "kv", weight=2),
+            link(OneToOne, "v", "kv", weight=2),
+            link(SumTokens, "kv", "gate", weight=2),
+            link(BroadcastTokens, "gate", "qkv", weight=2),
+            link(OneToOne, "q", "qkv", weight=2),
+            link(OneToOne, "x", "res", weight=2),
+            link(OneToOne, "qkv", "res", weight=-2),
         ],
     )
 
@@ -250,12 +230,12 @@ def _temporal() -> Network:
             name=f"tap{d}",
             pre="in",
             post="a",
-            weight=_weights((3, 2, 1, 1), 16 + d, -8, 15),
+            weight=weights((3, 2, 1, 1), 16 + d, -8, 15),
             delay=d,
         )
         for d in range(3)
     ]
-    return _network(
+    return scheduled(
         "temporal", [Input(name="in", shape=(2, 3, 3)), lif("a", (3, 3, 3), 9)], [*taps]
     )
 
@@ -263,7 +243,7 @@ def _temporal() -> Network:
 def _biased() -> Network:
     """Neurons that fire in silence, one channel each way, before anything arrives."""
     bias = np.array([-4096, 60, 4095]).reshape(3, 1, 1)
-    return _network(
+    return scheduled(
         "biased",
         [
             Input(name="in", shape=(3, 2, 2)),
@@ -271,8 +251,8 @@ def _biased() -> Network:
             lif("b", (5,), 6, bias_mant=np.array([0, 100, 300, -50, 4000])),
         ],
         [
-            _link(OneToOne, "in", "a", weight=3),
-            _link(Dense, "a", "b", weight=_weights((5, 12), 19, -5, 6)),
+            link(OneToOne, "in", "a", weight=3),
+            link(Dense, "a", "b", weight=weights((5, 12), 19, -5, 6)),
         ],
     )
 
@@ -293,6 +273,9 @@ SAMPLES: dict[str, Callable[[], Network]] = {
     "attention": _attention,
     "temporal": _temporal,
     "biased": _biased,
+    "stream": stream,
+    "product": product,
+    "look-ahead": look_ahead,
 }
 
 
@@ -309,12 +292,12 @@ def sample_network(name: str) -> Network:
 
 def recurrent_network() -> Network:
     """Neurons that inhibit themselves a step later; apart from SAMPLES, as few backends can."""
-    return _network(
+    return scheduled(
         "recurrent",
         [Input(name="in", shape=(4,)), lif("a", (4,), 10)],
         [
-            _link(Dense, "in", "a", weight=_weights((4, 4), 20, 0, 12)),
-            _link(Dense, "a", "a", weight=_weights((4, 4), 21, -15, 1), delay=1),
+            link(Dense, "in", "a", weight=weights((4, 4), 20, 0, 12)),
+            link(Dense, "a", "a", weight=weights((4, 4), 21, -15, 1), delay=1),
         ],
     )
 
@@ -351,13 +334,18 @@ def one_of_each(**changes: dict[str, Any]) -> Network:
         Lif(name="wide", shape=shape, vth=3, dv=2048, bias_mant=no_bias(shape)),
         Lif(name="conv", shape=(2, 1, 1), vth=3, dv=2048, bias_mant=no_bias(shape)),
         Readout(name="out", shape=(2,), bias_mant=no_bias((2,))),
+        Graded(name="graded", shape=shape, bias_mant=no_bias(shape)),
+        Product(name="scores", shape=(1, 4, 4), mode="scores", heads=1),
         OneToOne(name="feed", pre="in", post="relay", weight=2),
         OneToOne(name="one", pre="relay", post="lif", weight=4),
         SumTokens(name="sum", pre="lif", post="token", weight=1),
         BroadcastTokens(name="broadcast", pre="token", post="wide", weight=2),
         Conv(name="kernel", pre="wide", post="conv", weight=np.ones((2, 1, 2, 2), np.int8)),
         Dense(name="dense", pre="wide", post="out", weight=np.ones((2, 4), np.int8)),
+        OneToOne(name="stream", pre="lif", post="graded", weight=1),
+        Operand(name="left", pre="graded", post="scores", port="left"),
+        Operand(name="right", pre="lif", post="scores", port="right"),
     ]
     assert set(changes) <= {i.name for i in items}
     items = [replace(i, **changes.get(i.name, {})) for i in items]
-    return Network(name="n", steps=4, populations=tuple(items[:7]), projections=tuple(items[7:]))
+    return Network(name="n", steps=4, populations=tuple(items[:9]), projections=tuple(items[9:]))

@@ -17,27 +17,27 @@ from stformer.network import (
     BroadcastTokens,
     Conv,
     Dense,
+    Graded,
     Input,
     IntArray,
     Lif,
     Network,
     OneToOne,
+    Operand,
     Population,
+    Product,
     Projection,
     Readout,
     Relay,
     Shape,
     SumTokens,
     conv_output,
+    effective_weight,
+    is_graded,
 )
 from stformer.passes import assign_latency, replace_network, schedule
-from stformer.samples import (
-    SAMPLES,
-    inputs_for,
-    lif,
-    recurrent_network,
-    sample_network,
-)
+from stformer.samples import SAMPLES, inputs_for, recurrent_network, sample_network
+from stformer.samples_base import lif
 from stformer.trace import Trace
 
 if TYPE_CHECKING:
@@ -59,11 +59,12 @@ Draw = Callable[..., Any]
 # --- random networks ------------------------------------------------------------------------
 
 
-def networks(*, schedule_: bool = True) -> SearchStrategy[Network]:
+def networks(*, schedule_: bool = True, stock: bool = False) -> SearchStrategy[Network]:
     """Hypothesis strategy: small networks of all kinds, branches, delays and extreme registers.
 
     Args:
         schedule_: with relays put in; otherwise latencies only (`passes.assign_latency`).
+        stock: only what stock Lava has: no graded populations, no products, no look-ahead.
 
     Weights are all negative, all zero, of both signs or at the ends, shifted by up to 7, so
     that currents cross the 24-bit wrap and membranes the clip; thresholds are often sums that
@@ -87,9 +88,14 @@ def networks(*, schedule_: bool = True) -> SearchStrategy[Network]:
             sources = draw(
                 st.lists(st.sampled_from(populations), min_size=0 if i else 1, max_size=3)
             )
-            post, incoming = _draw_layer(draw, rng, f"p{i}", sources)
+            post, incoming = _draw_layer(draw, rng, f"p{i}", sources, stock)
             populations.append(post)
             projections += incoming
+        cubes = [p for p in populations if len(p.shape) == 3]
+        if cubes and not stock and draw(st.booleans()):
+            more = _draw_attention(draw, cubes)
+            populations += more[0]
+            projections += more[1]
         if draw(st.booleans()):
             source = populations[-1]
             shape = (draw(st.integers(1, 3)),)
@@ -111,24 +117,25 @@ def networks(*, schedule_: bool = True) -> SearchStrategy[Network]:
 
 
 def _draw_layer(
-    draw: Draw, rng: np.random.Generator, name: str, sources: list[Population]
-) -> tuple[Lif, list[Projection]]:
+    draw: Draw, rng: np.random.Generator, name: str, sources: list[Population], stock: bool
+) -> tuple[Lif | Graded, list[Projection]]:
     """A population and what leads into it; the first source's projection decides its shape."""
     from hypothesis import strategies as st
 
     shape: Shape | None = None if sources else draw(st.sampled_from([(2, 3, 3), (5,)]))
     projections: list[Projection] = []
-    # A graded input cannot pass relays: no delays, and no convolution that has to wait.
+    # What is graded cannot pass relays: no delays, and no convolution that has to wait.
     alone = all(s.name == "in" for s in sources)
+    delays = [0, 0, 1, 2, 5] if stock else [0, 0, 1, 2, 5, -1, -3]
     for n, source in enumerate(sources):
-        spikes = not isinstance(source, Input) or (source.low, source.high) == (0, 1)
+        spikes = not is_graded(source)
         kinds = _fitting(source.shape, shape, conv=spikes or alone)
         kind = draw(st.sampled_from(kinds))
         more: dict[str, Any] = {
             "name": f"{source.name}>{name}.{n}",
             "pre": source.name,
             "post": name,
-            "delay": draw(st.sampled_from([0, 0, 1, 2, 5])) if spikes else 0,
+            "delay": draw(st.sampled_from(delays)) if spikes else 0,
             "weight_exp": draw(st.sampled_from([0, 0, 1, 7])),
         }
         if kind is Dense:
@@ -151,6 +158,10 @@ def _draw_layer(
         projections.append(kind(**more))
     assert shape is not None
     bias, exp = _draw_bias(draw, rng, shape)
+    if not stock and name != "p0" and draw(st.integers(0, 3)) == 0:  # one has states
+        shift = draw(st.sampled_from([0, 0, 1, 5, 23]))
+        graded = Graded(name=name, shape=shape, bias_mant=bias, bias_exp=exp, shift=shift)
+        return graded, projections
     sums = sorted({1, 3, *_sums(projections)})
     vth = draw(st.sampled_from(sums) | st.sampled_from([1, 2, 100, 2000, 131071]))
     post = Lif(
@@ -163,6 +174,31 @@ def _draw_layer(
         bias_exp=exp,
     )
     return post, projections
+
+
+def _draw_attention(
+    draw: Draw, cubes: list[Population]
+) -> tuple[list[Population], list[Projection]]:
+    """SN((x y^T) y) of two populations, which may be one."""
+    from hypothesis import strategies as st
+
+    right = draw(st.sampled_from(cubes))
+    left = draw(st.sampled_from([p for p in cubes if p.shape == right.shape]))
+    heads = draw(st.sampled_from([1, right.shape[0]]))
+    tokens = prod(right.shape[1:])
+    populations: list[Population] = [
+        Product(name="scores", shape=(heads, tokens, tokens), mode="scores", heads=heads),
+        Product(name="mix", shape=right.shape, mode="mix", heads=heads),
+        lif("mixed", right.shape, draw(st.sampled_from([1, 2, 7, 100]))),
+    ]
+    projections: list[Projection] = [
+        Operand(name="left", pre=left.name, post="scores", port="left"),
+        Operand(name="right", pre=right.name, post="scores", port="right"),
+        Operand(name="weights", pre="scores", post="mix", port="left"),
+        Operand(name="values", pre=right.name, post="mix", port="right"),
+        OneToOne(name="mix>mixed", pre="mix", post="mixed", weight=1),
+    ]
+    return populations, projections
 
 
 def _fitting(pre: Shape, post: Shape | None, *, conv: bool) -> list[type[Projection]]:
@@ -230,7 +266,9 @@ def _draw_bias(draw: Draw, rng: np.random.Generator, shape: Shape) -> tuple[IntA
 def _sums(projections: list[Projection]) -> Iterator[int]:
     """Arriving sums that a threshold can meet exactly: single weights and rows of them."""
     for p in projections:
-        w = np.asarray(p.weight, np.int64) << p.weight_exp
+        if isinstance(p, Operand):
+            continue
+        w = effective_weight(p)
         rows = w.reshape(len(w), -1).sum(axis=1) if w.ndim else w.reshape(1)
         yield from (int(x) for x in {*w.flat[:3], *rows[:3]} if 1 <= x <= fx.VTH_RANGE[1])
 
@@ -253,13 +291,12 @@ def mutants(network: Network, seed: int = 0) -> Iterator[Mutant]:
     for p in network.projections:
         relayed = isinstance(network[p.post], Relay)
         for step in (1, -1):
-            if (
-                not relayed
-                and (weight := _nudged(p.weight, step, fx.WEIGHT_RANGE, rng)) is not None
-            ):
+            if not relayed and not isinstance(p, Operand):
+                weight = _nudged(p.weight, step, fx.WEIGHT_RANGE, rng)
                 what = f"one weight of {p.name} by {step:+d}"
-                yield what, (p.post,), _with(network, replace(p, weight=weight))
-            if 0 <= p.delay + step <= (1 if relayed else fx.DELAY_RANGE[1]):
+                if weight is not None:
+                    yield what, (p.post,), _with(network, replace(p, weight=weight))
+            if min(p.delay, 0) <= p.delay + step <= (1 if relayed else fx.DELAY_RANGE[1]):
                 what = f"delay of {p.name} by {step:+d}"
                 yield what, (p.post,), _with(network, replace(p, delay=p.delay + step))
         if isinstance(p, (Dense, Conv)):
@@ -267,7 +304,7 @@ def mutants(network: Network, seed: int = 0) -> Iterator[Mutant]:
             if turned.shape == p.weight.shape and (turned != p.weight).any():
                 what = f"weight of {p.name} transposed"
                 yield what, (p.post,), _with(network, replace(p, weight=turned))
-        if not relayed:
+        if not relayed and not isinstance(p, Operand):
             rest = tuple(q for q in network.projections if q.name != p.name)
             dropped = assign_latency(replace_network(network, projections=rest))
             yield f"{p.name} dropped", (p.post,), dropped
@@ -276,7 +313,7 @@ def mutants(network: Network, seed: int = 0) -> Iterator[Mutant]:
             if isinstance(q, Lif) and fx.VTH_RANGE[0] <= q.vth + step <= fx.VTH_RANGE[1]:
                 what = f"threshold of {q.name} by {step:+d}"
                 yield what, (q.name,), _with(network, replace(q, vth=q.vth + step))
-            if isinstance(q, (Lif, Readout)):
+            if isinstance(q, (Lif, Readout, Graded)):
                 bias = _nudged(q.bias_mant, step, fx.BIAS_MANT_RANGE, rng)
                 if bias is not None:
                     what = f"one bias of {q.name} by {step:+d}"

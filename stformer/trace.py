@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stformer.errors import InputError
-from stformer.network import Input, IntArray, Network, Readout
+from stformer.network import Input, IntArray, Network, is_graded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +40,9 @@ class Trace:
         inputs: digest of the inputs it was given (`digest_inputs`).
         backend: name of the backend.
         spikes: population -> [S, T, *shape]; uint8 for spikes, int32 for graded values
-            (inputs that are not 0/1, and readouts, whose value is v).
+            (`network.is_graded`: inputs that are not 0/1, readouts, whose value is v...).
         u, v: population -> int32 [S, T, *shape], after the step and its reset; empty unless
-            the probe asked for states. Relays have none.
+            the probe asked for states. Other kinds have none.
         info: what else the backend reports (seconds, peak memory), plain numbers and strings.
     """
 
@@ -94,11 +94,7 @@ class Trace:
 
 def spike_dtype(network: Network, name: str) -> type[np.uint8] | type[np.int32]:
     """Element type of a population's record: uint8 where values are 0 or 1, else int32."""
-    population = network[name]
-    graded = isinstance(population, Readout) or (
-        isinstance(population, Input) and (population.low, population.high) != (0, 1)
-    )
-    return np.int32 if graded else np.uint8
+    return np.int32 if is_graded(network[name]) else np.uint8
 
 
 Inputs = npt.NDArray[np.generic] | Mapping[str, npt.NDArray[np.generic]]

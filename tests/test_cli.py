@@ -18,7 +18,7 @@ from stformer.cli import COMMANDS
 from stformer.cli.info import synapses
 from stformer.cli.parser import parser_of
 from stformer.interpret import synapse
-from stformer.network import Dense, Input, Network, Readout, no_bias
+from stformer.network import Dense, Input, Network, Operand, Readout, no_bias
 from stformer.passes import schedule
 from stformer.testing import SAMPLES, inputs_for, sample_network
 from stformer.testing_cli import (
@@ -35,9 +35,10 @@ SURFACE = {
     "train": {"--set", "-o", "--output", "--resume", "--seed"},
     "eval": {"--data", "--samples"},
     "compile": {"-o", "--output", "--finetune"},
-    "info": set[str](),
+    "info": {"--set"},
     "run": {"--backend", "--data", "--samples", "-o", "--output", "--state"},
     "verify": {"--backend", "--against", "--data", "--samples", "--state", "--traces"},
+    "plot": {"-o", "--output", "--data", "--sample", "--samples", "--populations", "--channels"},
     "targets": set[str](),
     "datasets": set[str](),
     "recipes": set[str](),
@@ -165,6 +166,9 @@ def test_synapses_are_counted_as_they_act(name: str) -> None:
     sample = sample_network(name)
     for p in sample.projections:
         pre, post = sample[p.pre].shape, sample[p.post].shape
+        if isinstance(p, Operand):  # hands every value on, once
+            assert synapses(sample, p) == np.prod(pre)
+            continue
         weight: Any = 1 if isinstance(p.weight, int) else np.ones_like(p.weight)
         ones = replace(p, weight=weight, weight_exp=0)
         size = int(np.prod(pre))
@@ -370,3 +374,26 @@ def test_a_slow_backend_runs_a_few_packaged_samples_unless_told(
     assert "3 samples" in out
     assert "the first 3 samples" in err
     assert call.json("run", "--backend", "cpu", "--samples", 5)["samples"] == 5
+
+
+def test_info_counts_a_variants_parts(call: Call) -> None:
+    pytest.importorskip("torch")
+    plain = call.json("info", "Spikingformer-4-384", "--set", "classes=100")["model"]
+    assert plain["parameters"] + plain["unused_in_the_baseline"] == 9_360_916
+    assert sum(p["parameters"] for p in plain["parts"]) == plain["parameters"]
+    code, out, err = call("info", "STFormer-2-256", "--set", "preset=paper")
+    assert (code, err) == (0, "")
+    assert "6,791,690" in out
+    assert (
+        "did you mean 'preset'"
+        in call.fails("info", "STFormer-2-256", "--set", "prest=hw").lower()
+    )
+    assert "Did you mean 'STFormer-4-384'" in call.fails("info", "STFormer-4-38")
+    assert "--set" in call.fails("info", "--set", "classes=3")
+
+
+def test_info_counts_the_parts_of_a_lowered_model(call: Call) -> None:
+    pytest.importorskip("torch")
+    plain = call.json("info")["model"]
+    assert [p["name"] for p in plain["parts"]][:2] == ["stem", "spatial"]
+    assert plain["operations"] == sum(p["operations"] for p in plain["parts"])

@@ -244,7 +244,7 @@ def test_sums_beyond_float64_are_a_problem_by_name() -> None:
             ),
         ),
     )
-    assert [p.where for p in Cpu().problems(network)] == ["projection d"]
+    assert [p.where for p in Cpu().problems(network)] == ["population a"]
 
 
 def test_registry_and_info() -> None:

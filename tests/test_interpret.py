@@ -209,7 +209,7 @@ def test_temporal_taps_are_a_convolution_in_time() -> None:
     """Against a sum over explicitly shifted frames, membrane by hand."""
     network = testing.sample_network("temporal")
     x = testing.inputs_for(network, 3, np.random.default_rng(0))["in"]
-    taps = [samples._weights((3, 2), 16 + d, -8, 15) for d in range(3)]
+    taps = [samples.weights((3, 2), 16 + d, -8, 15) for d in range(3)]
     v = np.zeros((3, 3, 3, 3), np.int64)
     trace = interpret.run(network, x)
     for t in range(4):

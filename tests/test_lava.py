@@ -287,13 +287,16 @@ def side_by_side(networks: list[Network], steps: int) -> Network:
 
 @needs_lava
 def test_sample_networks() -> None:
-    network = side_by_side([sample_network(name) for name in SAMPLES], steps=4)
+    samples = {name: sample_network(name) for name in SAMPLES}
+    stock = {name: n for name, n in samples.items() if not LavaSim().problems(n)}
+    assert set(SAMPLES) - set(stock) == {"stream", "product", "look-ahead"}
+    network = side_by_side(list(stock.values()), steps=4)
     agree(network, inputs_for(network, 4, np.random.default_rng(0)))
 
 
 @needs_lava
 @settings(max_examples=4, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(st.lists(networks(), min_size=1, max_size=8), st.sampled_from([1, 2, 5]))
+@given(st.lists(networks(stock=True), min_size=1, max_size=8), st.sampled_from([1, 2, 5]))
 def test_networks_that_chance_draws(drawn: list[Network], steps: int) -> None:
     runnable = [n for n in drawn if not LavaSim().problems(n)]
     assume(runnable)

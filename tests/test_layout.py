@@ -40,10 +40,12 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "deploy/torch.py",
         "stformer/augment.py",
         "stformer/compile.py",
+        "stformer/counts.py",
         "stformer/data.py",
         "stformer/lower.py",
         "stformer/model.py",
         "stformer/nn/*",
+        "stformer/sane.py",
         "stformer/train*.py",
         "stformer/training/*",
     ),
@@ -54,7 +56,7 @@ OPTIONAL = sorted(set(OWNERS) - {"h5py", "tests"})
 
 LONGEST = 400  # lines of one Python file
 LONGER: dict[str, int] = {
-    "stformer/network.py": 650,  # the one structure that everyone reads: whole, in one place
+    "stformer/network.py": 800,  # the one structure that everyone reads: whole, in one place
 }
 MEDIAN = 250
 BUDGET = 16000  # lines of the package; raise it with a reason

@@ -13,11 +13,13 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import nn  # noqa: E402
 
 from stformer import deploy, interpret, passes  # noqa: E402
+from stformer.config import PRESETS, STFormerConfig, config_from, config_to  # noqa: E402
 from stformer.errors import InputError, Unsupported  # noqa: E402
 from stformer.lower import lower, lower_stformer, record, restore  # noqa: E402
-from stformer.model import STFormer, STFormerConfig, config_from, config_to, quantise  # noqa: E402
+from stformer.model import STFormer, quantise  # noqa: E402
 from stformer.network import Conv, Dense, Lif, Relay  # noqa: E402
 from stformer.nn import Gate, Join, Neuron, Readout, conv_block, dense_block  # noqa: E402
+from stformer.testing import assert_traces_equal  # noqa: E402
 from stformer.trace import Probe  # noqa: E402
 
 VARIANTS: list[dict[str, Any]] = [
@@ -29,6 +31,13 @@ VARIANTS: list[dict[str, Any]] = [
     {"dv": 2731, "spatial_kernel": 3, "temporal_kernel": 3, "temporal_taps": 2, "steps": 5},
     {"width": 16, "heads": 2, "stem_stride": 2, "size": 16, "spatial_strides": (1, 2, 2)},
     {"channels": 2, "largest_input": 1, "classes": 3, "depth": 1, "steps": 1},
+    {"guided": False, "temporal_branches": 4, "temporal_dilations": (2, 1)},
+    {"guided": False, "tied_query": True, "depth": 1},
+    {"residual": "ms", "depth": 1},
+    {"residual": "ms", "attention": "qk", "head_spikes": False, "dv": 2731},
+    {"attention": "product", "temporal_causal": False, "steps": 3},
+    {"size": 16, "stem_stride": 2, "spatial_strides": (1, 1, 2), **PRESETS["paper"]},
+    {**PRESETS["paper"], "linear_bias": True, "head_spikes": False, "rpe_skip": False},
 ]
 
 
@@ -61,6 +70,7 @@ def test_every_variant_is_its_network(choice: dict[str, Any]) -> None:
     inputs = frames(config, 5).transpose(0, 1).numpy()
     probe = Probe(states=True)
     expected = interpret.run(network, inputs, probe=probe)
+    assert_traces_equal(expected, deploy.run("cpu", network, inputs, probe=probe), states=True)
     got = deploy.run("torch", network, inputs, probe=probe)
     missing = set(expected.populations) - set(got.populations)
     assert all(isinstance(network[name], Relay) for name in missing)

@@ -30,7 +30,7 @@ K = np.ones((2, 1, 2, 2), np.int8)
 
 
 def test_one_of_each_is_legal() -> None:
-    assert len(one_of_each().populations) == 7
+    assert len(one_of_each().populations) == 9
 
 
 BAD: list[tuple[str, str, Any, str]] = [
@@ -79,7 +79,18 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("one", "weight_exp", 8, "weight_exp = 8"),
     ("one", "weight_exp", -1, "weight_exp = -1"),
     ("one", "delay", 63, "delay = 63"),
-    ("one", "delay", -1, "delay = -1"),
+    ("one", "delay", -63, "delay = -63"),
+    ("graded", "shift", -1, "shift = -1"),
+    ("graded", "shift", 24, "shift = 24"),
+    ("graded", "bias_mant", np.full((1, 1, 1), 4096), "= 4096"),
+    ("scores", "mode", "sum", "mode 'sum'"),
+    ("scores", "heads", 0, "heads = 0"),
+    ("scores", "heads", 3, "with 3 heads"),
+    ("scores", "mode", "mix", "mix of"),
+    ("scores", "shape", (1, 4, 3), r"as \(1, 4, 3\)"),
+    ("left", "port", "middle", "port 'middle'"),
+    ("stream", "post", "scores", "OneToOne onto 'scores'"),
+    ("left", "post", "lif", "Operand onto 'lif'"),
     ("one", "pre", "nobody", "'nobody'"),
     ("one", "post", "nobody", "'nobody'"),
     ("one", "post", "in", "an input"),
@@ -124,6 +135,13 @@ def test_wrong_value_is_refused_and_named(name: str, field: str, value: Any, fou
     with pytest.raises(InputError, match=found) as e:
         one_of_each(**{name: {field: value}})
     assert e.value.where in (f"population {name}", f"projection {name}")
+
+
+def test_products_have_two_fitting_operands() -> None:
+    with pytest.raises(InputError, match="population scores: incoming: right, left; allowed: one"):
+        one_of_each(left={"port": "right"})
+    with pytest.raises(InputError, match=r"population scores: scores of \(1, 1, 1\)"):
+        one_of_each(left={"pre": "token"})
 
 
 @pytest.mark.parametrize(
@@ -239,7 +257,7 @@ def test_look_up() -> None:
     assert [p.name for p in network.inputs] == ["in"]
     assert [p.name for p in network.readouts] == ["out"]
     assert [p.post for p in network.projections] == [
-        *("relay", "lif", "token", "wide", "conv", "out")
+        *("relay", "lif", "token", "wide", "conv", "out", "graded", "scores", "scores")
     ]
 
 

@@ -106,9 +106,11 @@ OTHER: dict[str, dict[str, Any]] = {
     "sum": {"name": "s", "pre": "in", "weight": 5, "weight_exp": 1, "delay": 1},
     "broadcast": {"name": "b", "weight": 5, "weight_exp": 1, "delay": 1},
     "feed": {"name": "f", "delay": 1},
+    "graded": {"bias_mant": np.ones((1, 1, 1), int), "bias_exp": 1, "shift": 1, "latency": 1},
+    "left": {"name": "l", "pre": "wide", "delay": 1},
 }
 # Fields that cannot change alone: names and shapes that others refer to, geometry below.
-BOUND = {"name", "shape", "pre", "post", "weight", "weight_exp", "delay"}
+BOUND = {"name", "shape", "pre", "post", "port", "weight", "weight_exp", "delay"}
 
 
 @pytest.mark.parametrize(("name", "field"), [(n, f) for n, v in OTHER.items() for f in v])

@@ -346,7 +346,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert find_device(local_rank=1) == torch.device("cuda", 1)
     assert find_device("cuda:0", local_rank=1) == torch.device("cuda", 0)
-    with pytest.raises(InputError, match="GPU number 2; allowed: 0...1"):
+    with pytest.raises(InputError, match=r"GPU number 2; allowed: 0\.\.\.1"):
         find_device(local_rank=2)
 
 

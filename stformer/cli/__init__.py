@@ -63,6 +63,10 @@ COMMANDS: dict[str, Command] = {
         "prove that backends give the same spikes, or show where they do not",
         "stformer verify --backend cpu,lava-sim --state",
     ),
+    "plot": Command(
+        "pictures: feature maps, spike rasters, firing rates, attention gates, training curves",
+        "stformer plot features -o features.png",
+    ),
     "targets": Command(
         "the backends: which run here, and for the others why not",
         "stformer targets",

@@ -4,25 +4,114 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stformer.cli.common import add_model, emit
+from stformer.cli.common import emit, need_torch
+from stformer.recipe import apply_override, nearest
 
 if TYPE_CHECKING:
+    from stformer.config import STFormerConfig
     from stformer.network import Network, Population, Projection
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    parser.add_argument(
+        "model",
+        metavar="MODEL|VARIANT",
+        nargs="?",
+        help="an .stf file, or the name of a variant, as STFormer-4-384 (its parts are counted, "
+        "nothing is trained); the packaged model by default",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="with VARIANT: change a field of it, as preset=paper or classes=100",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    from stformer.config import VARIANTS
+    from stformer.errors import InputError
     from stformer.storage import load_document
 
+    if args.model in VARIANTS:
+        plain = _variant(args.model, args.set)
+        emit(args, plain, _parts_text(plain["model"]))
+        return 0
+    if args.set:
+        found = f"the model {args.model or 'that is packaged'}"
+        raise InputError("--set", found, f"a variant: {', '.join(VARIANTS)}")
+    if args.model is not None and not Path(args.model).exists():
+        known = f"an .stf file, or a variant: {', '.join(VARIANTS)}"
+        raise InputError(args.model, "no such file", known, nearest(args.model, list(VARIANTS)))
     document = load_document(args.model)
     plain = describe(document.network) | {"provenance": dict(document.provenance)}
-    emit(args, plain, _text(plain))
+    plain["model"] = _parts_of(document.network)
+    text = _text(plain)
+    emit(args, plain, f"{text}\n\n{_parts_text(plain['model'])}" if plain["model"] else text)
     return 0
+
+
+def _variant(name: str, overrides: list[str]) -> dict[str, Any]:
+    need_torch("counting a variant's parts")
+    from stformer.config import config_from
+
+    values: dict[str, Any] = {"variant": name}
+    for override in overrides:
+        apply_override(values, override)
+    return {"model": parts(config_from(values, f"variant {name}"), name)}
+
+
+def _parts_of(network: Network) -> dict[str, Any] | None:
+    """Parts of the model that a network was lowered from, where torch is there to build it."""
+    from stformer.config import source_config
+
+    config = source_config(network)
+    if config is None or find_spec("torch") is None:
+        return None
+    return parts(config, network.name)
+
+
+def parts(config: STFormerConfig, name: str) -> dict[str, Any]:
+    """Parameters and operations, part by part, as plain data."""
+    from stformer.config import config_to
+    from stformer.counts import count
+
+    found = count(config)
+    return {
+        "name": name,
+        "config": config_to(config),
+        "parts": [
+            {"name": p.name, "parameters": p.parameters, "operations": p.operations}
+            for p in found.parts
+        ],
+        "parameters": found.parameters,
+        "operations": found.operations,
+        "unused_in_the_baseline": found.unused,
+    }
+
+
+def _parts_text(model: Mapping[str, Any]) -> str:
+    from stformer.report import table
+
+    rows = [
+        [p["name"], f"{p['parameters']:,}", f"{p['operations'] / 1e6:,.1f}"]
+        for p in model["parts"]
+    ]
+    rows.append(["all", f"{model['parameters']:,}", f"{model['operations'] / 1e6:,.1f}"])
+    unused = model["unused_in_the_baseline"]
+    note = (
+        f"\nwith the {unused:,} of LayerNorms that the baseline's code has and does not use: "
+        f"{model['parameters'] + unused:,} parameters"
+        if unused
+        else ""
+    )
+    head = ["part", "parameters", "million operations, dense, all steps"]
+    return f"model {model['name']}, float life\n{table(head, rows)}{note}"
 
 
 def describe(network: Network) -> dict[str, Any]:
@@ -75,7 +164,9 @@ def _population(p: Population) -> dict[str, Any]:
 def _projection(network: Network, p: Projection) -> dict[str, Any]:
     import numpy as np
 
-    weight = np.asarray(p.weight)
+    from stformer.network import Operand
+
+    weight = np.asarray(1 if isinstance(p, Operand) else p.weight)
     return {
         "name": p.name,
         "kind": type(p).__name__,
@@ -83,7 +174,7 @@ def _projection(network: Network, p: Projection) -> dict[str, Any]:
         "post": p.post,
         "weight_shape": list(weight.shape),
         "weight": [int(weight.min()), int(weight.max())],
-        "weight_exp": p.weight_exp,
+        "weight_exp": 0 if isinstance(p, Operand) else p.weight_exp,
         "delay": p.delay,
         "axon_delay": network.axon_delay(p),
         "parameters": weight.size if weight.ndim else 0,  # gates' constants are not learnt
@@ -100,6 +191,7 @@ def synapses(network: Network, p: Projection) -> int:
         Conv,
         Dense,
         OneToOne,
+        Operand,
         SumTokens,
         conv_output,
         neurons,
@@ -111,7 +203,7 @@ def synapses(network: Network, p: Projection) -> int:
             count = p.weight.size
         case OneToOne() | BroadcastTokens():
             count = neurons(post)
-        case SumTokens():
+        case SumTokens() | Operand():
             count = neurons(pre)
         case Conv():
             out = conv_output(p, pre.shape[1], pre.shape[2])

@@ -29,8 +29,8 @@ from stformer.network import (
     conv_output,
     no_bias,
 )
-from stformer.nn.block import Spiking, over_time
 from stformer.nn.neuron import Neuron, lif, lif_states
+from stformer.nn.weighted import Spiking, over_time
 
 UNIT = 2  # weight of a gate's synapse: 2 << 6 exceeds a threshold of 1 << 6
 ANY, BOTH = 1, 3  # thresholds
@@ -212,9 +212,9 @@ class HeadSum(Fixed):
         return lif(a, self.neuron, vth=self.vth)
 
 
-def sum_threshold(neuron: Neuron) -> int:
-    """Threshold of a population that counts spikes: tau * v_th spikes, in weight units."""
-    return max(round(UNIT * neuron.v_th / neuron.gain), 1)
+def sum_threshold(neuron: Neuron, scale: float = 1.0) -> int:
+    """Threshold, in weight units, of a population that counts: tau * v_th of scale * count."""
+    return max(round(UNIT * neuron.v_th / (neuron.gain * scale)), 1)
 
 
 def _single(out: Wire, *inputs: Wire) -> Wire:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stformer.network import Shape
-from stformer.nn.block import Block, Synapse
+from stformer.nn.block import Block
 from stformer.nn.neuron import Neuron
+from stformer.nn.stream import Stream, StreamScale
+from stformer.nn.weighted import Synapse
 
 
 def conv_block(
@@ -17,15 +19,33 @@ def conv_block(
     *,
     stride: int = 1,
     skip: int | None = None,
+    bias: bool = False,
 ) -> Block:
     """Convolution block as slayer's `block.cuba.Conv`; one synapse per entry of `c_in`."""
+    synapses = _synapses(c_in, c_out, kernel, stride)
+    return Block(synapses, c_out, neuron, skip=skip, bias=bias)
+
+
+def stream_block(
+    c_in: int | Sequence[int],
+    c_out: int,
+    kernel: int,
+    scale: StreamScale,
+    *,
+    skip: int | None = None,
+    bias: bool = False,
+) -> Stream:
+    """Convolution and norm that add to a stream; see `Stream`."""
+    return Stream(_synapses(c_in, c_out, kernel, 1), c_out, scale, skip=skip, bias=bias)
+
+
+def _synapses(c_in: int | Sequence[int], c_out: int, kernel: int, stride: int) -> list[Synapse]:
     sources = [c_in] if isinstance(c_in, int) else list(c_in)
     pad = (kernel // 2, kernel // 2)
-    synapses = [
+    return [
         Synapse(c, c_out, (kernel, kernel), source=i, stride=stride, padding=pad)
         for i, c in enumerate(sources)
     ]
-    return Block(synapses, c_out, neuron, skip=skip)
 
 
 def temporal_block(
@@ -36,9 +56,11 @@ def temporal_block(
     taps: int = 3,
     kernel: int = 1,
     dilations: Sequence[int] = (1,),
+    causal: bool = True,
 ) -> Block:
-    """Causal convolution over time: tap j sees what the input sent j * dilation steps ago.
+    """Convolution over time: tap j sees what the input sent j * dilation steps ago.
 
+    Not causal: taps lie around the present, half of them ahead of it; their number is odd.
     With several dilations the output channels are split evenly between them, which is the
     concatenation of parallel branches (paper Fig. 3).
     """
@@ -49,7 +71,7 @@ def temporal_block(
             width,
             (kernel, kernel),
             padding=(kernel // 2, kernel // 2),
-            delay=tap * dilation,
+            delay=(tap if causal else tap - taps // 2) * dilation,
             first=branch * width,
         )
         for branch, dilation in enumerate(dilations)

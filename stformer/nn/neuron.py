@@ -136,11 +136,11 @@ class _Lif(torch.autograd.Function):
             carry = k * g
         grad_bias = None
         if ctx.needs_input_grad[1]:
-            grad_bias = _sum_to(out, ctx.bias_shape) * ctx.per_bias
+            grad_bias = sum_to(out, ctx.bias_shape) * ctx.per_bias
         return out * ctx.per_sum, grad_bias, None, None
 
 
-def _sum_to(x: Tensor, shape: torch.Size) -> Tensor:
+def sum_to(x: Tensor, shape: torch.Size) -> Tensor:
     """Sum a gradient back to the shape that was broadcast."""
     while x.dim() > len(shape):
         x = x.sum(0)

@@ -12,7 +12,7 @@ from stformer import fixedpoint as fx
 from stformer.builder import Wire
 from stformer.network import Conv, Network
 from stformer.network import Readout as ReadoutPopulation
-from stformer.nn.block import Spiking, bias_exponent, round_ste
+from stformer.nn.weighted import Spiking, bias_exponent, round_ste, to_numpy
 
 
 class Readout(Spiking):
@@ -36,14 +36,11 @@ class Readout(Spiking):
         self.bias = nn.Parameter(torch.zeros(classes))
         self.register_buffer("scale", torch.tensor(0.0))
         self.register_buffer("bias_exp", torch.tensor(0))
-        self.tokens = 1
+        self.ones = 1.0
+        self.integer = False
         self._name = ""
         self.largest_sum = 0
         self.watch_sums = False
-
-    @property
-    def integer(self) -> bool:
-        return bool(self.scale > 0)
 
     def forward(self, x: Any) -> Any:
         """[T, B, C, H, W] to logits [B, classes], in the float network's unit in both lives."""
@@ -52,8 +49,7 @@ class Readout(Spiking):
         if not self.integer:
             return x.mean((0, 3, 4)) @ self.weight.T + self.bias
         v = self._membrane(x)
-        scale = self.scale * (len(x) * x.shape[3] * x.shape[4] << fx.SHIFT)
-        return v[-1] / scale
+        return (v[-1] / (self.scale * self.ones * (len(x) << fx.SHIFT))).to(x.dtype)
 
     @torch.no_grad()
     def quantise(self) -> None:
@@ -64,11 +60,17 @@ class Readout(Spiking):
         self.weight.mul_(scale)
         self.bias.mul_(scale)  # still per token: _bias_steps multiplies
         self.scale.fill_(scale)
+        self.integer = True
 
-    def fix_bias(self, tokens: int) -> None:
-        """Choose the bias exponent for that many tokens; called once, when quantising."""
-        self.tokens = tokens
-        largest = float(self.bias.detach().abs().max()) * tokens
+    def fix_bias(self, ones: float) -> None:
+        """Choose the bias exponent; called once, when quantising.
+
+        Args:
+            ones: what the tokens of the integer input add up to where the mean of the float
+                one is 1: their number for spikes.
+        """
+        self.ones = ones
+        largest = float(self.bias.detach().abs().max()) * ones
         self.bias_exp.fill_(bias_exponent(largest))
 
     @torch.no_grad()
@@ -81,18 +83,24 @@ class Readout(Spiking):
     def _bias_steps(self) -> Tensor:
         unit = 2.0 ** (int(self.bias_exp) - fx.SHIFT)
         low, high = fx.BIAS_MANT_RANGE
-        return round_ste(self.bias * self.tokens / unit).clamp(low, high)
+        return round_ste(self.bias * self.ones / unit).clamp(low, high)
 
     def _weights(self) -> Tensor:
         return round_ste(self.weight).clamp(*fx.WEIGHT_RANGE)
 
     def _membrane(self, x: Tensor) -> Tensor:
-        """v after every step, [T, B, classes], whole numbers below 2^23."""
-        a = x.sum((3, 4)) @ self._weights().T
+        """v after every step, float64 [T, B, classes]: whole numbers below 2^23."""
+        a = x.double().sum((3, 4)) @ self._weights().double().T
+        bias = self._bias_steps().double() * 2.0 ** int(self.bias_exp)
+        largest = fx.STATE_MAX - 1
+        steps = [torch.zeros_like(a[0])]
+        for current in fx.wrap(a * 2**fx.SHIFT):
+            steps.append((steps[-1] + current + bias).clamp(-largest, largest))
+        v = torch.stack(steps[1:])
         if self.watch_sums:
-            self.largest_sum = max(self.largest_sum, int(a.detach().abs().max()))
-        bias = self._bias_steps() * 2.0 ** int(self.bias_exp)
-        v: Tensor = (a * 2**fx.SHIFT + bias).cumsum(0)
+            # A membrane at its end counts as a sum at its: both halve the scale.
+            full = int(v.detach().abs().max()) * (fx.ACCUMULATOR_MAX + 1) // largest
+            self.largest_sum = max(self.largest_sum, int(a.detach().abs().max()), full)
         if self.recorder is not None:
             whole = v.round().to(torch.int64)[..., None, None]
             self.recorder(self.population, whole, None, whole)
@@ -100,13 +108,13 @@ class Readout(Spiking):
 
     def _lower(self, wire: Wire) -> Wire:
         _, height, width = wire.shape
-        weights = self._weights().detach().numpy().astype(np.int8)
+        weights = to_numpy(self._weights()).astype(np.int8)
         classes = len(weights)
         out = wire.builder.add(
             ReadoutPopulation(
                 name=self.population,
                 shape=(classes, 1, 1),
-                bias_mant=self._bias_steps().detach().numpy().astype(np.int16)[:, None, None],
+                bias_mant=to_numpy(self._bias_steps()).astype(np.int16)[:, None, None],
                 bias_exp=int(self.bias_exp),
             )
         )
@@ -128,9 +136,10 @@ class Readout(Spiking):
             for p in network.incoming(self.population)
             if p.name == self._name and isinstance(p, Conv)
         )
-        self.tokens = kernel.shape[2] * kernel.shape[3]
+        self.ones = float(kernel.shape[2] * kernel.shape[3])
         self.weight.copy_(torch.from_numpy(kernel[:, :, 0, 0].astype(np.float32)))
         self.bias_exp.fill_(population.bias_exp)
         mant = torch.from_numpy(population.bias_mant.astype(np.float32)).reshape(-1)
-        self.bias.copy_(mant * 2.0 ** (population.bias_exp - fx.SHIFT) / self.tokens)
+        self.bias.copy_(mant * 2.0 ** (population.bias_exp - fx.SHIFT) / self.ones)
         self.scale.fill_(1.0)
+        self.integer = True

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
+from stformer.config import config_from
 from stformer.errors import InputError
 from stformer.files import write_bytes
-from stformer.model import STFormer, config_from
+from stformer.model import STFormer
 from stformer.recipe import Recipe, differences, from_plain
 from stformer.training.step import Progress, Training
 

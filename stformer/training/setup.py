@@ -7,9 +7,10 @@ import torch
 
 from stformer import augment, data
 from stformer.augment import Numbers
+from stformer.config import config_from
 from stformer.data import Split
 from stformer.errors import InputError
-from stformer.model import STFormer, config_from
+from stformer.model import STFormer
 from stformer.recipe import Recipe, TrainConfig
 from stformer.training.processes import Processes
 from stformer.training.step import Training, make_optimizer, make_training

@@ -1,0 +1,104 @@
+"""The preset `paper`'s self-attention: SN(scale * (Q K^T) V), on spikes (paper Eq. 9).
+
+Shape legend: T steps, B batch, C channels, H, W; N = H * W tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from stformer.builder import Wire
+from stformer.network import Lif, OneToOne, Operand, Product, Shape, no_bias
+from stformer.nn.gates import UNIT, sum_threshold
+from stformer.nn.neuron import Neuron, lif, lif_states
+from stformer.nn.weighted import Spiking
+
+
+class _Product(Spiking):
+    """A product of two populations, head by head."""
+
+    mode = ""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def _lower(self, left: Wire, right: Wire, shape: Shape) -> Wire:
+        out = left.builder.add(
+            Product(name=self.population, shape=shape, mode=self.mode, heads=self.heads)
+        )
+        for wire, port in ((left, "left"), (right, "right")):
+            _ = wire.only
+            wire.builder.connect(
+                wire, self.population, Operand(name="", pre="", post="", port=port)
+            )
+        return out
+
+    def _recorded(self, out: Tensor) -> Tensor:
+        if self.recorder is not None:
+            self.recorder(self.population, out, None, None)
+        return out
+
+
+class Scores(_Product):
+    """Q K^T: [T, B, C, H, W] twice to [T, B, heads, N, N], whole numbers 0...C/heads."""
+
+    mode = "scores"
+
+    def forward(self, q: Any, k: Any) -> Any:
+        if isinstance(q, Wire):
+            tokens = q.shape[1] * q.shape[2]
+            return self._lower(q, k, (self.heads, tokens, tokens))
+        return self._recorded(by_head(q, self.heads).mT @ by_head(k, self.heads))
+
+
+class Mix(_Product):
+    """(Q K^T) V: [T, B, heads, N, N] and [T, B, C, H, W] to [T, B, C, H, W]."""
+
+    mode = "mix"
+
+    def forward(self, scores: Any, v: Any) -> Any:
+        if isinstance(v, Wire):
+            return self._lower(scores, v, v.shape)
+        return self._recorded((by_head(v, self.heads) @ scores.mT).reshape(v.shape))
+
+
+class Count(Spiking):
+    """SN of scale * whole numbers that a product sends.
+
+    Args:
+        neuron: v_th = 0.5 in the baseline.
+        scale: 0.125 in the baseline, whatever the width of a head.
+    """
+
+    def __init__(self, neuron: Neuron, scale: float) -> None:
+        super().__init__()
+        self.neuron = neuron
+        self.vth = sum_threshold(neuron, scale)
+
+    def forward(self, x: Any) -> Any:
+        if isinstance(x, Wire):
+            out = x.builder.add(
+                Lif(
+                    name=self.population,
+                    shape=x.shape,
+                    vth=self.vth,
+                    dv=self.neuron.dv,
+                    bias_mant=no_bias(x.shape),
+                )
+            )
+            x.builder.connect(x, self.population, OneToOne(name="", pre="", post="", weight=UNIT))
+            return out
+        a = UNIT * x
+        if self.recorder is not None:
+            result = lif_states(a, self.neuron, 0.0, self.vth)
+            self.recorder(self.population, result.s, result.u, result.v)
+            return result.s
+        return lif(a, self.neuron, vth=self.vth)
+
+
+def by_head(x: Tensor, heads: int) -> Tensor:
+    """[T, B, C, H, W] as [T, B, heads, C / heads, N]."""
+    return x.reshape(*x.shape[:2], heads, -1, x.shape[3] * x.shape[4])
