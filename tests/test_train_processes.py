@@ -121,8 +121,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path: Path, processes: int) 
     expected = whole_run(tmp_path / "whole", f"train.accumulate={processes}")
     children = start(tmp_path / "run", SMALL, processes)
     killed = kill_amid_an_epoch(tmp_path / "run", children)
-    steps = -(-sum(1437 * 4 // 5 for _ in "x") // 32)
-    assert 0 < killed["step"] < steps
+    assert 0 < killed["step"] < 36  # of about 1,150 samples
     left = sorted(p.name for p in (tmp_path / "run").iterdir() if not p.name.startswith("."))
     assert left == ["checkpoint.pt", "metrics.jsonl", "recipe.json", "tensorboard"]
     finish(start(tmp_path / "run", SMALL, processes))
