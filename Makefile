@@ -34,7 +34,7 @@ format: $(VENV)/.stamp ## what ruff can repair by itself
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-bench: $(VENV)/.stamp ## what benchmarks/ measures here: accuracy of the digits recipe, three seeds
+bench: $(VENV)/.stamp ## what benchmarks/ measures here: accuracy of the recipes, three seeds
 	$(PY) benchmarks/accuracy.py
 
 docs: $(VENV)/.stamp ## the documentation as a site, in site/

@@ -1,6 +1,6 @@
-"""Accuracy of a recipe, float and integer, over several seeds: `python benchmarks/accuracy.py`.
+"""Accuracy of recipes, float and integer, over several seeds: `python benchmarks/accuracy.py`.
 
-Trains and compiles the recipe once per seed, prints a table and, with --json, the figures.
+Trains and compiles each recipe once per seed, prints a table and, with --json, the figures.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 
 from stformer import compile as compiling
 from stformer import recipe, train
+
+RECIPES = ("digits", "event-digits")
 
 
 def measure(name: str, seed: int, overrides: list[str]) -> dict[str, float]:
@@ -37,23 +39,31 @@ def measure(name: str, seed: int, overrides: list[str]) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", default="digits")
+    parser.add_argument(
+        "--recipe",
+        action="append",
+        metavar="NAME",
+        help=f"may be repeated; by default {', '.join(RECIPES)}",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    rows = []
-    for seed in range(args.seeds):
-        rows.append(measure(args.recipe, seed, args.set))
-        print(_line(str(seed), rows[-1]), file=sys.stderr, flush=True)
-    mean = {k: statistics.fmean(row[k] for row in rows) for k in rows[0]}
+    found = {}
+    for name in args.recipe or RECIPES:
+        rows = []
+        for seed in range(args.seeds):
+            rows.append(measure(name, seed, args.set))
+            print(f"{name} {_line(str(seed), rows[-1])}", file=sys.stderr, flush=True)
+        mean = {k: statistics.fmean(row[k] for row in rows) for k in rows[0]}
+        found[name] = {"seeds": rows, "mean": mean}
+        if not args.json:
+            print(f"{name}\nseed    float  rounded  integer  train s  compile s")
+            for row in rows:
+                print(_line(f"{row['seed']:.0f}", row))
+            print(_line("mean", mean), flush=True)
     if args.json:
-        print(json.dumps({"recipe": args.recipe, "seeds": rows, "mean": mean}, indent=2))
-    else:
-        print("seed    float  rounded  integer  train s  compile s")
-        for row in rows:
-            print(_line(f"{row['seed']:.0f}", row))
-        print(_line("mean", mean))
+        print(json.dumps(found, indent=2))
     return 0
 
 

@@ -1,129 +1,83 @@
-"""Data sets as integer frames, with fixed splits; NumPy only, each loader's package on use."""
+"""Data sets as integer frames, with fixed splits: the front of `stformer.datasets`.
+
+NumPy only; a loader imports its package on use.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from stformer.datasets.base import DataSet, Frames, Labels, Progress, Split, quiet
+from stformer.datasets.cifar import CIFAR10, CIFAR100
+from stformer.datasets.digits import DIGITS, EVENT_DIGITS
+from stformer.datasets.recordings import CIFAR10_DVS, DVS128_GESTURE
+from stformer.datasets.synthetic import PREFIX, random_splits, stand_in
 from stformer.errors import InputError, Unavailable
 from stformer.network import Network
 
+__all__ = [
+    "DATASETS",
+    "DataSet",
+    "Frames",
+    "Labels",
+    "Split",
+    "find",
+    "in_time",
+    "load",
+    "load_inputs",
+    "packaged",
+    "synthetic",
+]
+
 PACKAGED = Path(__file__).parent / "packaged" / "digits-samples.npz"
 
-Frames = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """Frames before coding in time, and labels.
-
-    Attributes:
-        frames: [S, C, H, W] static images, or [S, T, C, H, W] event frames; whole numbers.
-        labels: [S].
-    """
-
-    frames: Frames
-    labels: Labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataSet:
-    """A data set that this package knows.
-
-    Attributes:
-        what: one line for `stformer datasets`.
-        shape: (C, H, W) of a frame.
-        largest: largest value of a frame.
-        classes: number of labels.
-        missing: None when it can be loaded here, else (what is missing, how to get it).
-        splits: loads {"train": Split, "test": Split}.
-    """
-
-    what: str
-    shape: tuple[int, int, int]
-    largest: int
-    classes: int
-    missing: Callable[[], tuple[str, str] | None]
-    splits: Callable[[], dict[str, Split]]
-
-
-def _digits_missing() -> tuple[str, str] | None:
-    if find_spec("sklearn") is None:
-        return "scikit-learn is not installed", "pip install 'stformer[train]'"
-    return None
-
-
-def _digits() -> dict[str, Split]:
-    """Every fifth image is a test image: 360 of 1,797, each writer in both parts."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    frames = bunch.images.astype(np.uint8)[:, None]
-    labels = bunch.target.astype(np.int64)
-    test = np.arange(len(labels)) % 5 == 0
-    return {
-        "train": Split(frames=frames[~test], labels=labels[~test]),
-        "test": Split(frames=frames[test], labels=labels[test]),
-    }
-
-
 DATASETS: dict[str, DataSet] = {
-    "digits": DataSet(
-        what="1,797 handwritten digits, 8x8, 16 grey levels (UCI, in scikit-learn)",
-        shape=(1, 8, 8),
-        largest=16,
-        classes=10,
-        missing=_digits_missing,
-        splits=_digits,
-    ),
+    "digits": DIGITS,
+    "event-digits": EVENT_DIGITS,
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
+    "cifar10dvs": CIFAR10_DVS,
+    "dvs128": DVS128_GESTURE,
 }
 
 
 def find(name: str) -> DataSet:
-    """The data set of that name; InputError lists those there are."""
-    if name not in DATASETS:
+    """The data set of that name, or random frames in its place for "synthetic:NAME".
+
+    Raises:
+        InputError: no such data set; lists those there are.
+    """
+    real = name.removeprefix(PREFIX)
+    if real not in DATASETS:
         raise InputError("data set", f"'{name}'", ", ".join(DATASETS))
-    return DATASETS[name]
+    return DATASETS[real] if real == name else stand_in(DATASETS[real])
 
 
-def load(name: str, steps: int) -> dict[str, Split]:
+def load(name: str, steps: int, progress: Progress = quiet) -> dict[str, Split]:
     """{"train": ..., "test": ...}.
 
     Args:
-        name: of the data set.
-        steps: of event frames; a static image has none.
+        name: as `find` takes it.
+        steps: T that event data are binned to; static images ignore it.
+        progress: gets (done, total) while a large event set is converted, once.
 
     Raises:
-        InputError: no such data set.
-        Unavailable: what loads it is not installed.
+        InputError: no such data set; a damaged file of it.
+        Unavailable: what loads it is not installed, or its files are not here.
     """
     dataset = find(name)
     if problem := dataset.missing():
         raise Unavailable(f"data set '{name}'", *problem)
-    del steps
-    return dataset.splits()
+    if dataset.convert:
+        dataset.convert(steps, progress)
+    return dataset.splits(steps)
 
 
 def synthetic(name: str, steps: int, samples: int) -> dict[str, Split]:
-    """Random frames and labels in the shape of a data set; nothing is loaded."""
-    del steps
-    dataset, rng = find(name), np.random.default_rng(0)
-    return {
-        part: Split(
-            frames=rng.integers(0, dataset.largest + 1, (samples, *dataset.shape), np.uint8),
-            labels=rng.integers(0, dataset.classes, samples),
-        )
-        for part in ("train", "test")
-    }
+    """Random splits in the shape of a data set, see `random_splits`; nothing is loaded."""
+    return random_splits(find(name), steps, samples)
 
 
 def in_time(frames: Frames, steps: int) -> Frames:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from stformer import data
+from stformer.datasets import digits
 from stformer.errors import InputError, Unavailable
 
 
 def test_digits_are_the_1797_real_ones_in_a_fixed_split() -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    splits = data.load("digits")
+    splits = data.load("digits", 4)
     train, test = splits["train"], splits["test"]
     assert (len(train), len(test)) == (1437, 360)
     assert train.frames.shape[1:] == data.find("digits").shape
@@ -35,7 +36,7 @@ def test_images_repeat_and_event_frames_stay() -> None:
 
 def test_unknown_and_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"'digit'.*digits"):
-        data.load("digit")
-    monkeypatch.setattr(data, "find_spec", lambda name: None)
+        data.load("digit", 4)
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)
     with pytest.raises(Unavailable, match="pip install"):
-        data.load("digits")
+        data.load("digits", 4)

@@ -33,7 +33,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "norse": ("deploy/norse.py",),
     "onnx": ("export/onnx.py", "deploy/onnx.py"),
     "psutil": ("deploy/lava*",),
-    "sklearn": ("stformer/data.py",),
+    "sklearn": ("stformer/datasets/digits.py",),
     "tensorboard": (),
     "tests": (),
     "torch": (
@@ -41,7 +41,6 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "stformer/augment.py",
         "stformer/compile.py",
         "stformer/counts.py",
-        "stformer/data.py",
         "stformer/lower.py",
         "stformer/model.py",
         "stformer/nn/*",
@@ -49,7 +48,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "stformer/train*.py",
         "stformer/training/*",
     ),
-    "torchvision": ("stformer/augment.py", "stformer/datasets/*"),
+    "torchvision": ("stformer/augment.py", "stformer/datasets/cifar.py"),
 }
 # Imported with the packages above blocked, as on a machine that lacks them. Core needs h5py.
 OPTIONAL = sorted(set(OWNERS) - {"h5py", "tests"})

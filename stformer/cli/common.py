@@ -126,6 +126,7 @@ def _find_data(args: argparse.Namespace, network: Network) -> Data:
         raise InputError(
             f"--data {name}", "a data set", f"an .npz file with {', '.join(_input_names(network))}"
         )
+    prepare_data(name, network.steps)
     frames, labels = load_inputs(name, network)
     return Data(inputs={network.inputs[0].name: frames}, labels=labels, source=f"{name} (test)")
 
@@ -144,6 +145,16 @@ def _known_data() -> str:
     from stformer.data import DATASETS
 
     return f"a data set ({', '.join(DATASETS)}) or an .npy or .npz file"
+
+
+def prepare_data(name: str, steps: int) -> None:
+    """Convert a large event set, where that has not been done, with signs of life."""
+    from stformer import data
+    from stformer.cli.progress import Progress
+
+    if data.find(name).convert:
+        with Progress(f"converting {name}") as bar:
+            data.load(name, steps, bar.of)
 
 
 def _input_names(network: Network) -> list[str]:

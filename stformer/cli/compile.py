@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from stformer.cli.common import check_output, emit, need_torch, say
+from stformer.cli.common import check_output, emit, need_torch, prepare_data, say
 from stformer.cli.progress import Progress
 
 
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.output)
     done = train.load_run(Path(args.run))
     wanted = done.recipe.compile.finetune_epochs if args.finetune is None else args.finetune
+    prepare_data(done.recipe.data, done.model.config.steps)
     with Progress("fine-tuning", max(wanted, 1)) as progress:
 
         def report(row: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`stformer datasets`: what can be loaded here."""
+"""`stformer datasets`: what can be loaded here, and what to put where for the rest."""
 
 from __future__ import annotations
 
@@ -22,13 +22,30 @@ def run(args: argparse.Namespace) -> int:
             "what": dataset.what,
             "shape": list(dataset.shape),
             "classes": dataset.classes,
+            "largest": dataset.largest,
+            "events": dataset.events,
+            "train": dataset.samples[0],
+            "test": dataset.samples[1],
+            "size": dataset.size,
+            "place": dataset.place() if dataset.place else None,
             "missing": None if problem is None else {"what": problem[0], "do": problem[1]},
         }
         for name, (dataset, problem) in found.items()
     }
     rows = [
-        [name, "here" if problem is None else f"missing: {'; '.join(problem)}", dataset.what]
+        [
+            *(name, "here" if problem is None else "missing"),
+            *(f"{n:,}" for n in dataset.samples),
+            "x".join(map(str, dataset.shape)),
+            *(dataset.size or "-", dataset.what),
+        ]
         for name, (dataset, problem) in found.items()
     ]
-    emit(args, plain, table(["data set", "state", "what"], rows))
+    head = ["data set", "state", "train", "test", "frames", "on disk", "what"]
+    lost = [
+        f"{name}: {problem[0]}\n  to get it: {problem[1]}"
+        for name, (_, problem) in found.items()
+        if problem is not None
+    ]
+    emit(args, plain, "\n\n".join([table(head, rows), *lost]))
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stformer.cli.common import add_data, emit, load_data, load_model, need_torch
+from stformer.cli.common import add_data, emit, load_data, load_model, need_torch, prepare_data
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,7 @@ def _float(args: argparse.Namespace) -> dict[str, Any]:
     done = train.load_run(Path(args.model))
     if args.data not in (None, done.recipe.data):
         raise InputError(f"--data {args.data}", "other data", f"the run's, {done.recipe.data}")
+    prepare_data(done.recipe.data, done.model.config.steps)
     split = data.load(done.recipe.data, done.model.config.steps)["test"]
     keep = args.samples or len(split)
     split = data.Split(frames=split.frames[:keep], labels=split.labels[:keep])

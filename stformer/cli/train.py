@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stformer.cli.common import emit, need_torch, note, positive, say
+from stformer.cli.common import emit, need_torch, note, positive, prepare_data, say
 from stformer.cli.progress import Progress
 from stformer.errors import InputError
 
@@ -85,9 +85,13 @@ def _dry(args: argparse.Namespace, chosen: Recipe) -> int:
 
 def _train(args: argparse.Namespace, chosen: Recipe) -> int:
     from stformer import train
+    from stformer.config import config_from
 
     out = Path(args.output or Path("runs") / chosen.name)
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes: it speaks for all
+    if first:
+        steps = config_from(chosen.model, f"recipe '{chosen.name}', [model]").steps
+        prepare_data(chosen.data, steps)
     rows: list[dict[str, Any]] = []
     with Progress("training") as progress:
         last = ""
