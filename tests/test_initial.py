@@ -29,15 +29,14 @@ def test_nothing_is_dead_or_saturated(residual: str, attention: str, depth: int)
 
     def keep(name: str) -> Any:
         def hook(module: Any, args: Any, out: Any) -> None:
-            if torch.is_tensor(out) and ((out == 0) | (out == 1)).all():  # spikes, not sums
-                rates[name] = float(out.mean())
+            rates[name] = float(out.mean())
 
         return hook
 
     for name, module in model.named_modules():
-        if isinstance(module, Spiking):
+        if isinstance(module, Spiking) and not module.graded:
             module.register_forward_hook(keep(name))
-    frames = data.load("digits", model.config.steps)["train"].frames[:128]
+    frames = data.load("digits", model.config.steps)["train"].frames[:64]
     with torch.no_grad():
         model(to_tensor(model, frames))
     assert len(rates) > 5 * depth

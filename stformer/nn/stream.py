@@ -101,6 +101,7 @@ class Stream(Weighted):
     """
 
     weight_exp: Tensor
+    graded = True
 
     def __init__(
         self,
@@ -253,6 +254,7 @@ class TokenMean(Spiking):
     """
 
     shift: Tensor
+    graded = True
 
     def __init__(self, scale: StreamScale) -> None:
         super().__init__()

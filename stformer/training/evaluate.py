@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stformer.augment import Numbers
 from stformer.data import Frames, Split
 from stformer.model import STFormer
-from stformer.nn import Readout, Spiking
+from stformer.nn import Spiking
 from stformer.training.batches import as_input
 from stformer.training.precision import exact
 from stformer.training.processes import Processes, total
@@ -109,7 +109,7 @@ def counted(model: nn.Module, rates: Rates) -> Iterator[Hooks]:
     """Every population's spikes are counted in here, until the hooks are cleared."""
     hooks = Hooks()
     for name, module in model.named_modules():
-        if isinstance(module, Spiking) and not isinstance(module, Readout):
+        if isinstance(module, Spiking) and not module.graded:
             hooks.append(module.register_forward_hook(partial(_count, name, rates)))
     try:
         yield hooks
