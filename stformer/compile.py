@@ -14,6 +14,8 @@ from stformer.network import Network
 from stformer.nn import Block, Readout, Stream
 from stformer.recipe import Recipe
 from stformer.train import Report, Run
+from stformer.training.batches import held_out
+from stformer.training.processes import Processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,44 +48,56 @@ class Compiled:
 
 
 def compile_run(
-    run: Run, *, finetune_epochs: int | None = None, report: Report = lambda _: None
+    run: Run,
+    *,
+    finetune_epochs: int | None = None,
+    device: str = "",
+    report: Report = lambda _: None,
 ) -> Compiled:
     """Compile a run's float network; the run's model becomes the integer one.
 
     Args:
         run: see `stformer.train.load_run`.
         finetune_epochs: overrides the recipe's.
+        device: where to fine-tune and evaluate, as for `stformer.train.train`; the model is
+            on the CPU afterwards.
         report: called after every epoch of fine-tuning.
     """
     model, recipe = run.model, run.recipe
     splits = data.load(recipe.data, model.config.steps)
+    here = train.alone(device)
+    model.to(here.device)
     float_accuracy = train.accuracy(model, splits["test"])
     quantise(model)
     quantised_accuracy = train.accuracy(model, splits["test"])
     epochs = recipe.compile.finetune_epochs if finetune_epochs is None else finetune_epochs
-    _finetune(run, splits, epochs, report)
+    _finetune(run, splits, epochs, here, report)
     largest = calibrate(model, splits["train"])
+    integer_accuracy = train.accuracy(model, splits["test"])
     return Compiled(
-        network=lower_stformer(model, recipe.name),
+        network=lower_stformer(model.cpu(), recipe.name),
         model=model,
         float_accuracy=float_accuracy,
         quantised_accuracy=quantised_accuracy,
-        integer_accuracy=train.accuracy(model, splits["test"]),
+        integer_accuracy=integer_accuracy,
         largest_sums=largest,
     )
 
 
-def _finetune(run: Run, splits: dict[str, Split], epochs: int, report: Report) -> None:
+def _finetune(
+    run: Run, splits: dict[str, Split], epochs: int, here: Processes, report: Report
+) -> None:
     """Straight-through training of the integers; thresholds stay, the rate falls to zero."""
     recipe = run.recipe
-    # Epochs go on counting where training stopped, so order and augmentation are new.
-    config = replace(recipe.train, epochs=epochs)
+    # Whole numbers only: samples are not mixed, nothing is rounded to half precision.
+    config = replace(recipe.train, epochs=epochs, mixup=0.0, cutmix=0.0, amp="off", compile=False)
+    pool, _ = held_out(splits["train"].labels, config.validation, config.seed)
     optimizer = train.make_optimizer(run.model, recipe.compile.finetune_lr, 0.0)
+    t = train.make_training(run.model, optimizer, splits["train"], pool, config, here)
     for epoch in range(epochs):
         rate = recipe.compile.finetune_lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
-        loss = train.run_epoch(
-            run.model, optimizer, splits["train"], config, recipe.train.epochs + epoch, rate
-        )
+        # Epochs go on counting where training stopped, so order and augmentation are new.
+        loss = train.run_epoch(t, recipe.train.epochs + epoch, rate)
         accuracy = train.accuracy(run.model, splits["test"])
         report({"epoch": epoch + 1, "epochs": epochs, "loss": loss, "test_accuracy": accuracy})
 

@@ -42,6 +42,8 @@ class STFormerConfig:
         rpe_skip: the residual around the position embedding (Eq. 6).
         attention: "gated": Q and SN(sum over tokens of K and V); "qk": SN(sum over a head's
             channels of Q) and K; "product": SN(0.125 (Q K^T) V).
+        product_scale: of (Q K^T) V; the baseline's 0.125 is for hundreds of terms, few tokens and
+            narrow heads want 1.
         guided: the first block asks with X and answers from Y; False lets Q, K and V all read
             X1, X2 and Y (ablation w/o SGA). Without the Temporal Core there is no difference.
         tied_query: one weight for X1 + X2 instead of one each.
@@ -74,6 +76,7 @@ class STFormerConfig:
     temporal_dilations: tuple[int, ...] = (1,)
     rpe_skip: bool = True
     attention: Literal["gated", "qk", "product"] = "gated"
+    product_scale: float = 0.125
     guided: bool = True
     tied_query: bool = False
     residual: Literal["iand", "or", "add", "ms"] = "iand"
@@ -92,6 +95,7 @@ class STFormerConfig:
         self._require(self.width % 8 == 0, "width", "a multiple of 8")
         self._require(self.width % self.heads == 0, "heads", f"divisors of width {self.width}")
         self._require(self.dv <= 4095, "dv", "1...4095")
+        self._require(0.001 <= self.product_scale <= 64, "product_scale", "0.001...64")
         for name in ("spatial_kernel", "temporal_kernel"):
             self._require(getattr(self, name) % 2 == 1, name, "odd numbers")
         self._require(
@@ -229,6 +233,8 @@ def _typed(where: str, value: object, hint: Any) -> object:
         if not isinstance(value, (list, tuple)) or not all(type(v) is int for v in value):
             raise InputError(where, repr(value), "a list of integers")
         return tuple(value)
+    if hint is float and type(value) is int:
+        return float(value)
     if type(value) is not hint:
         raise InputError(where, repr(value), f"a value of type {hint.__name__}")
     return value

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def demo(
         deploy.available(name)
 
     def epoch_of(part: str) -> train.Report:
-        def report(row: dict[str, float]) -> None:
+        def report(row: dict[str, Any]) -> None:
             progress(part, int(row["epoch"]), int(row["epochs"]), train.epoch_text(row))
 
         return report

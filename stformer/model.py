@@ -32,7 +32,7 @@ from stformer.nn import (
     temporal_block,
 )
 
-PRODUCT_SCALE = 0.125  # of (Q K^T) V in the baseline, whatever the width of a head
+BRANCH_GAIN = 0.1  # of a membrane shortcut's branches, to begin with
 
 
 class SpatialCore(nn.Module):
@@ -99,7 +99,7 @@ class Attention(nn.Module):
         else:
             self.scores = Scores(c.heads)
             self.product = Mix(c.heads)
-            self.mix = Count(half, PRODUCT_SCALE)
+            self.mix = Count(half, c.product_scale)
         self.out = _branch(c, d, neuron, scale)
 
     def forward(self, xs: tuple[Any, ...], ys: tuple[Any, ...], stream: Any) -> Any:
@@ -152,7 +152,7 @@ def _branch(c: STFormerConfig, c_in: int, neuron: Neuron, scale: StreamScale | N
     """The last layer of a branch: onto the stream, or into spikes that are joined to it."""
     if scale is None:
         return conv_block(c_in, c.width, 1, neuron, bias=c.linear_bias)
-    return stream_block(c_in, c.width, 1, scale, bias=c.linear_bias)
+    return stream_block(c_in, c.width, 1, scale, bias=c.linear_bias, gain=BRANCH_GAIN)
 
 
 class STFormer(nn.Module):

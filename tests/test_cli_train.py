@@ -103,6 +103,54 @@ def test_the_demo_begins_nothing_without_its_backends(
     assert not (tmp_path / "demo").exists()
 
 
+@needs_training
+def test_a_dry_run_of_a_real_recipe(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digits recipe with all that the CIFAR ones ask for, on random frames."""
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY, "--set", "train.batch_size=16", "--set", "train.amp=fp16", "--device", "cpu"]
+    words += ["--set", "train.mixup=0.5", "--set", "train.channels_last=true"]
+    speed = call.json("train", "digits", *words, "--data", "synthetic", "--steps", 2)
+    assert (speed["steps"], speed["samples"], speed["processes"]) == (2, 32, 1)
+    assert speed["samples_per_second"] > 0 and speed["peak_bytes"] > 2**26
+    code, text, _ = call("train", "digits", *words, "--data", "synthetic", "--steps", 1)
+    assert code == 0
+    assert "samples/s on cpu" in text and "peak memory" in text
+    assert "writes nothing" in call.fails(
+        "train", "digits", *words, "--data", "synthetic", "-o", "r"
+    )
+    assert "--data synthetic" in call.fails("train", "digits", *words, "--steps", 3)
+    assert not list(tmp_path.iterdir())
+
+
+@needs_training
+def test_held_out_samples_and_unhealthy_populations_are_told(call: Call, tmp_path: Path) -> None:
+    words = [*TINY, "--set", "train.validation=0.2", "--device", "cpu"]
+    trained = call.json("train", "digits", *words, "-o", tmp_path / "run")
+    assert trained["test_accuracy"] == trained["selected"]["test_accuracy"]
+    assert trained["selected"]["epoch"] in (1, 2) and trained["last"]["epoch"] == 2
+    _, text, _ = call("train", "digits", *words, "-o", tmp_path / "run", "--resume")
+    assert "is best on held-out samples" in text and "trained 0 of 2 epochs" in text
+    assert call.json("eval", tmp_path / "run")["accuracy"] == trained["test_accuracy"]
+    assert "cpu, cuda, cuda:N" in call.fails(
+        "train", "digits", *words, "-o", tmp_path / "r", "--device", "tpu"
+    )
+
+
+@needs_training
+def test_durations() -> None:
+    from stformer.cli import train
+
+    assert [train._duration(s) for s in (3.2, 119, 150, 4790, 36000)] == [
+        *("3 s", "2 min", "2 min", "1 h 20 min", "10 h 00 min"),
+    ]
+    assert train._health(["a"], []) == "populations 1 hardly spiking (a)"
+    many = train._health(["a", "b", "c", "d"], ["e"])
+    assert many == "populations 4 hardly spiking (a, b, c, …) and 1 always spiking (e)"
+    assert train._health([], []) == "every population spikes again"
+
+
 @pytest.mark.slow
 @needs_training
 def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -118,7 +166,7 @@ def test_an_interrupted_training_goes_on_where_it_was(tmp_path: Path) -> None:
     assert err.endswith("stformer: interrupted\n")
     assert "Traceback" not in err
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "checkpoint.pt", "metrics.jsonl", "recipe.json",
+        "checkpoint.pt", "metrics.jsonl", "recipe.json", "tensorboard",
     ]  # fmt: skip
     again = process("compile", "run", "-o", "m.stf", "--finetune", "0", cwd=tmp_path)
     out, err = again.communicate(timeout=120)
@@ -135,7 +183,9 @@ def test_a_full_disk_during_training(tmp_path: Path) -> None:
     out, err = child.communicate(timeout=120)
     assert (child.returncode, out) == (2, ""), err
     assert err.startswith("stformer: error: run/checkpoint.pt: cannot be written")
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["recipe.json"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "metrics.jsonl", "recipe.json", "tensorboard",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from stformer.cli.common import check_output, emit, need_torch, prepare_data, say
 from stformer.cli.progress import Progress
@@ -19,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         help="epochs of fine-tuning on integers; the recipe's by default, 0 for none",
+    )
+    parser.add_argument(
+        "--device", metavar="D", default="", help="cpu, cuda or cuda:N; a GPU if there is one"
     )
 
 
@@ -36,12 +40,12 @@ def run(args: argparse.Namespace) -> int:
     prepare_data(done.recipe.data, done.model.config.steps)
     with Progress("fine-tuning", max(wanted, 1)) as progress:
 
-        def report(row: dict[str, float]) -> None:
+        def report(row: dict[str, Any]) -> None:
             text = train.epoch_text(row)
             progress.update(int(row["epoch"]), text)
             say(args, f"epoch {row['epoch']:.0f} of {row['epochs']:.0f}: {text}")
 
-        compiled = compile_run(done, finetune_epochs=wanted, report=report)
+        compiled = compile_run(done, finetune_epochs=wanted, device=args.device, report=report)
     storage.save(args.output, compiled.network, provenance=compiled.provenance(done.recipe))
     plain = {
         "model": args.output,

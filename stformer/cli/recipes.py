@@ -19,7 +19,17 @@ def run(args: argparse.Namespace) -> int:
     found = [recipe.load(name) for name in recipe.available()]
     plain = {r.name: r.to_plain() for r in found}
     rows = [
-        [r.name, r.data, r.train.epochs, r.model.get("width"), r.model.get("depth")] for r in found
+        [r.name, r.data, r.train.epochs, r.train.batch_size, r.train.lr, _network(r.model)]
+        for r in found
     ]
-    emit(args, plain, table(["recipe", "data", "epochs", "width", "depth"], rows))
+    head = ["recipe", "data", "epochs", "batch", "lr", "network"]
+    emit(args, plain, table(head, rows))
     return 0
+
+
+def _network(model: object) -> str:
+    """A named variant, or width and depth."""
+    assert isinstance(model, dict)
+    if "variant" in model:
+        return str(model["variant"])
+    return f"width {model.get('width')}, depth {model.get('depth')}"

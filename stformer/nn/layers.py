@@ -34,9 +34,11 @@ def stream_block(
     *,
     skip: int | None = None,
     bias: bool = False,
+    gain: float = 1.0,
 ) -> Stream:
     """Convolution and norm that add to a stream; see `Stream`."""
-    return Stream(_synapses(c_in, c_out, kernel, 1), c_out, scale, skip=skip, bias=bias)
+    synapses = _synapses(c_in, c_out, kernel, 1)
+    return Stream(synapses, c_out, scale, skip=skip, bias=bias, gain=gain)
 
 
 def _synapses(c_in: int | Sequence[int], c_out: int, kernel: int, stride: int) -> list[Synapse]:

@@ -18,7 +18,7 @@ from stformer import fixedpoint as fx
 SURROGATE_SLOPE = 4.0  # of the sigmoid, as in the paper's baseline
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: torch.compile needs weak references
 class Neuron:
     """What a user chooses of an LIF population (paper Eq. 1-3).
 
@@ -55,13 +55,16 @@ def lif(
 
     Args:
         a: arriving sums [T, B, ...]. With `vth`, whole numbers below 2^24 in magnitude.
+            Mixed precision ends here: half-precision sums become float32, and so do spikes.
         neuron: decay and surrogate.
         bias: broadcastable to a step of `a`; with `vth`, whole numbers in units of 1/64.
         vth: threshold mantissa; None runs the float neuron (threshold 1).
 
     Returns:
-        0/1 floats of a's shape.
+        0/1 floats of a's shape, float32 at least.
     """
+    if a.dtype in (torch.float16, torch.bfloat16):
+        a = a.float()
     bias = torch.as_tensor(bias, dtype=a.dtype, device=a.device)
     out: Tensor = _Lif.apply(a, bias, neuron, vth)  # type: ignore[no-untyped-call]
     return out

@@ -20,6 +20,7 @@ class _Product(Spiking):
     """A product of two populations, head by head."""
 
     mode = ""
+    graded = True
 
     def __init__(self, heads: int) -> None:
         super().__init__()

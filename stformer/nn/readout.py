@@ -28,6 +28,7 @@ class Readout(Spiking):
 
     scale: Tensor
     bias_exp: Tensor
+    graded = True
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()

@@ -96,9 +96,12 @@ class Stream(Weighted):
         synapses, channels, bias: as for `Weighted`.
         scale: of the stream.
         skip: index of an input of spikes that is added too, one to one (the paper's Eq. 6).
+        gain: initial scale of the norm. Branches begin small: sixteen of 1 would drown what the
+            stream began with (docs/decisions/0008).
     """
 
     weight_exp: Tensor
+    graded = True
 
     def __init__(
         self,
@@ -108,8 +111,9 @@ class Stream(Weighted):
         *,
         skip: int | None = None,
         bias: bool = False,
+        gain: float = 1.0,
     ) -> None:
-        super().__init__(synapses, channels, 1.0, bias=bias)
+        super().__init__(synapses, channels, gain, bias=bias)
         self._scale_of = [scale]
         scale.writes(self)
         self.skip = skip
@@ -250,6 +254,7 @@ class TokenMean(Spiking):
     """
 
     shift: Tensor
+    graded = True
 
     def __init__(self, scale: StreamScale) -> None:
         super().__init__()

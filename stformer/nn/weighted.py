@@ -81,10 +81,12 @@ class Spiking(nn.Module):
     Attributes:
         population: its name in the network; `stformer.lower` gives it the module's path.
         recorder: called with (name, what it sends, u, v), integer life only; None records nothing.
+        graded: whether it sends numbers and not only spikes.
     """
 
     population: str = ""
     recorder: Recorder | None = None
+    graded: bool = False
     forward: Callable[..., Any]
 
     def take_integers(self, network: Network) -> None:

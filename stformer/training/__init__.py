@@ -1,0 +1,1 @@
+"""What training is made of; `stformer.train` is its face."""
