@@ -15,7 +15,7 @@ from pathlib import Path
 from stformer.config import STFormerConfig, config_from
 from stformer.errors import InputError
 from stformer.files import make_folder, write_text
-from stformer.recipe import Recipe, nearest
+from stformer.recipe import Recipe, differences, from_plain, nearest
 
 # The paper's columns.
 DATASETS = ("CIFAR10", "CIFAR100", "CIFAR10-DVS", "DVS128 Gesture")
@@ -295,19 +295,17 @@ def remaining(cases: Sequence[str], done: Outcomes, costs: Mapping[str, float]) 
 def _read(path: Path, wanted: Recipe) -> Outcome:
     try:
         plain = json.loads(path.read_text("utf-8"))
-        was = plain["recipe"]
+        was = from_plain(plain["recipe"], str(path))
         whole = plain["integer_accuracy"]
         outcome = Outcome(
             float_accuracy=float(plain["float_accuracy"]),
             integer_accuracy=None if whole is None else float(whole),
             seconds=float(plain["seconds"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         what = f"{type(e).__name__}: {e}"[:120]
         raise InputError(str(path), what, "a result of `stformer ablate`", "remove it") from None
-    now = json.loads(json.dumps(wanted.to_plain()))
-    if was != now:
-        differing = _differences(was, now)
+    if differing := differences(was, wanted):
         raise InputError(
             str(path.parent),
             f"a run with another {', '.join(differing)}",
@@ -315,14 +313,3 @@ def _read(path: Path, wanted: Recipe) -> Outcome:
             "use another -o, or remove the folder",
         )
     return outcome
-
-
-def _differences(was: object, now: object, prefix: str = "") -> list[str]:
-    """Keys in which two tables differ, as "train.epochs"."""
-    if was == now:
-        return []
-    if not (isinstance(was, dict) and isinstance(now, dict)):
-        return [prefix or "recipe"]
-    start = f"{prefix}." if prefix else ""
-    keys = dict.fromkeys([*was, *now])
-    return [d for k in keys for d in _differences(was.get(k), now.get(k), f"{start}{k}")]

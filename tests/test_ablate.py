@@ -192,7 +192,9 @@ def test_results_of_another_recipe_are_refused_before_anything_runs(tmp_path: Pa
     assert not trainer.trained
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense", "[" * 100_000, '{"recipe": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "nonsense", "[" * 100_000, '{"recipe": 1}', '{"recipe": []}']
+)
 def test_damaged_results_are_named(tmp_path: Path, text: str) -> None:
     run(tmp_path, Trainer(), cases=["full"], seeds=1)
     path = tmp_path / "full" / "seed-0" / ablate.RESULT
