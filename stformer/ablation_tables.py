@@ -85,7 +85,8 @@ def whole(outcomes: Mapping[int, Outcome]) -> Spread | None:
 def differs(one: Spread | None, other: Spread | None) -> bool:
     """Whether the means are further apart than the two standard deviations together.
 
-    A yardstick and no test: a few seeds on one test split do not carry one.
+    A yardstick and no test: of equal normal distributions, 8 % of comparisons with three seeds
+    each are that far apart, 22 % with two, 2 % with five.
     """
     if one is None or other is None or one.std is None or other.std is None:
         return False
