@@ -33,7 +33,6 @@ from stformer.nn import (
 )
 
 
-
 class SpatialCore(nn.Module):
     """Three large convolutions, D/8 to D, each ending in spikes (paper Eq. 4, Fig. 2)."""
 
