@@ -25,7 +25,7 @@ PARTS: dict[str, str] = {
     "temporal": r"temporal",
     "attention": r"(.*\.)?attention\b",
     "MLP": r"(.*\.)?mlp\d*\b",
-    "residual": r"(.*\.)?join\d*\b",
+    "residual": r"((.*\.)?(join|sn)\d*|pool)\b",
     "head": r"head\b",
     "other": "",
 }
