@@ -8,7 +8,6 @@ where every partial sum is exact, which the weights decide.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,6 +21,7 @@ from typing_extensions import assert_never
 from stformer import fixedpoint as fx
 from stformer.bounds import bounds
 from stformer.deploy import Problem
+from stformer.machine import cores
 from stformer.network import (
     BroadcastTokens,
     Conv,
@@ -149,14 +149,6 @@ class _Records:
                 self.u[p.name] = np.empty(shape, np.int32)
             if probe.states and isinstance(p, (Lif, Readout)):
                 self.v[p.name] = np.empty(shape, np.int32)
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
 
 
 def _run_chunk(

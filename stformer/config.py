@@ -49,6 +49,7 @@ class STFormerConfig:
         tied_query: one weight for X1 + X2 instead of one each.
         residual: "iand", "or" or "add", see `stformer.nn.Join`; "ms": the membrane shortcut, a
             graded stream that branches add to, see `stformer.nn.stream`.
+        branch_gain: what the norms that end a branch of "ms" begin with (docs/decisions/0008).
         head_spikes: False lets the head read a stream without neurons in front (the baseline).
         linear_bias: biases in front of the norms of W_o and the ST-MLP, which the norms take
             away again; the baseline counts them among its parameters.
@@ -80,6 +81,7 @@ class STFormerConfig:
     guided: bool = True
     tied_query: bool = False
     residual: Literal["iand", "or", "add", "ms"] = "iand"
+    branch_gain: float = 0.1
     head_spikes: bool = True
     linear_bias: bool = False
     dv: int = 2048
@@ -96,6 +98,7 @@ class STFormerConfig:
         self._require(self.width % self.heads == 0, "heads", f"divisors of width {self.width}")
         self._require(self.dv <= 4095, "dv", "1...4095")
         self._require(0.001 <= self.product_scale <= 64, "product_scale", "0.001...64")
+        self._require(0 <= self.branch_gain <= 64, "branch_gain", "0...64")
         for name in ("spatial_kernel", "temporal_kernel"):
             self._require(getattr(self, name) % 2 == 1, name, "odd numbers")
         self._require(

@@ -32,8 +32,6 @@ from stformer.nn import (
     temporal_block,
 )
 
-BRANCH_GAIN = 0.1  # of a membrane shortcut's branches, to begin with
-
 
 class SpatialCore(nn.Module):
     """Three large convolutions, D/8 to D, each ending in spikes (paper Eq. 4, Fig. 2)."""
@@ -152,7 +150,7 @@ def _branch(c: STFormerConfig, c_in: int, neuron: Neuron, scale: StreamScale | N
     """The last layer of a branch: onto the stream, or into spikes that are joined to it."""
     if scale is None:
         return conv_block(c_in, c.width, 1, neuron, bias=c.linear_bias)
-    return stream_block(c_in, c.width, 1, scale, bias=c.linear_bias, gain=BRANCH_GAIN)
+    return stream_block(c_in, c.width, 1, scale, bias=c.linear_bias, gain=c.branch_gain)
 
 
 class STFormer(nn.Module):

@@ -58,8 +58,8 @@ class TrainConfig:
         compile: through torch.compile, which needs a C++ compiler, and on a GPU Triton.
         deterministic: only operations that give the same bits in every run on one machine;
             slower on a GPU. A CPU gives them in any case, with as many threads.
-        workers: processes that load and augment; 0 does so between steps, which is best where
-            data lie in memory and augmentation is slight.
+        workers: processes that load and augment, at most as many as there are cores; 0 does so
+            between steps, which is best where data lie in memory and augmentation is slight.
         checkpoint_minutes: a checkpoint is also written after so many minutes within an epoch;
             0 for none.
         validation: fraction of each class of the training split that is held out, 0...0.5. The

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,22 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import Tensor  # noqa: E402
 
 from stformer import fixedpoint as fx  # noqa: E402
-from stformer.nn import Gate, HeadGate, HeadSum, Join, Neuron, Pool, TokenSum, lif  # noqa: E402
-from stformer.nn.layers import conv_block, temporal_block  # noqa: E402
+from stformer.nn import (  # noqa: E402
+    Fire,
+    Gate,
+    HeadGate,
+    HeadSum,
+    Join,
+    Mix,
+    Neuron,
+    Pool,
+    Scores,
+    StreamScale,
+    TokenMean,
+    TokenSum,
+    lif,
+)
+from stformer.nn.layers import conv_block, stream_block, temporal_block  # noqa: E402
 from stformer.nn.neuron import SURROGATE_SLOPE, lif_states  # noqa: E402
 from stformer.nn.weighted import bias_exponent, mantissa  # noqa: E402
 
@@ -172,3 +188,96 @@ def test_bias_exponent_leaves_a_quarter_of_room(largest: float, exponent: int) -
 )
 def test_mantissa_is_the_nearest_that_fits(value: int, expected: tuple[int, int]) -> None:
     assert mantissa(value) == expected
+
+
+def test_products_count_exactly_under_mixed_precision() -> None:
+    q = torch.ones(1, 1, 8, 40, 40)  # 1,600 tokens: bfloat16 counts to 256
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = Scores(1)(q, q)
+        mixed = Mix(1)(scores, q)
+    assert (scores == 8).all()
+    assert (mixed == 8 * 1600).all()
+
+
+def stream(seed: int = 0) -> tuple[StreamScale, Any, Any, Any]:
+    """A stream that begins with one block, gets another, and is read."""
+    torch.manual_seed(seed)
+    scale = StreamScale()
+    first = stream_block(3, 4, 3, scale, skip=None).eval()
+    branch = stream_block(4, 4, 1, scale, bias=True, gain=0.2).eval()
+    torch.nn.init.uniform_(branch.norm.bias, -1, 1)
+    torch.nn.init.uniform_(branch.linear_bias, -1, 1)
+    return scale, first, branch, Fire(Neuron(), scale)
+
+
+def test_a_stream_keeps_its_values_in_whole_numbers() -> None:
+    scale, first, branch, fire = stream()
+    x, s = binary(3, 2, 3, 5, 5), binary(3, 2, 4, 5, 5)
+    with torch.no_grad():
+        expected = branch(s, stream=first(x))
+        scale.quantise()
+        got = branch(s, stream=first(x))
+    sigma = float(scale.sigma)
+    assert (got == got.round()).all()
+    assert (got / sigma - expected).abs().max() < 0.02 * expected.abs().max()
+    # The smaller weights have all seven bits, the larger ones an exponent.
+    assert int(branch.weight_exp) == 0
+    assert float(branch.synapses[0].weight.abs().max()) == pytest.approx(127, abs=0.5)
+    assert int(first.weight_exp) > 0
+    assert int(fire.vth) == round(sigma / 0.5)
+
+
+def test_halving_a_stream_is_the_same_on_a_coarser_grid() -> None:
+    scale, first, branch, fire = stream()
+    x, s = binary(3, 2, 3, 5, 5), binary(3, 2, 4, 5, 5)
+    with torch.no_grad():
+        scale.quantise()
+        before, vth, bits = branch(s, stream=first(x)), int(fire.vth), int(first.weight_exp)
+        scale.halve()
+        after = branch(s, stream=first(x))
+    assert (after - before / 2).abs().max() <= 6  # a rounding of each of a few terms
+    assert abs(int(fire.vth) - vth / 2) <= 1
+    assert int(first.weight_exp) == bits - 1
+
+
+def test_a_stream_trains_through_its_rounding() -> None:
+    scale, first, branch, fire = stream()
+    scale.quantise()
+    out = branch(binary(3, 2, 4, 5, 5), stream=first(binary(3, 2, 3, 5, 5)))
+    fire(out).sum().backward()
+    for block in (first, branch):
+        assert block.synapses[0].weight.grad.abs().sum() > 0
+        assert block.bias.grad.abs().sum() > 0
+
+
+def test_the_mean_of_a_stream_is_shifted_toward_zero() -> None:
+    scale, *_ = stream()
+    mean = TokenMean(scale)
+    scale.quantise()
+    ones = mean.quantise(tokens=4)
+    assert 16 <= ones <= 64
+    values = torch.tensor([[4.0, -5.0], [1.0, 0.0]])[None, None, None] * 2 ** int(mean.shift)
+    assert mean(values).item() == 0
+    assert mean(values * 7).item() == 0
+    assert mean(values.abs()).item() == 10
+    assert mean(-values.abs() - 1).item() == -10
+
+
+def test_centred_taps_look_ahead_and_stay_within_the_sample() -> None:
+    block = temporal_block(1, 1, Neuron(dv=4095), taps=3, causal=False).eval()
+    assert [s.delay for s in block.synapses] == [-1, 0, 1]
+    with torch.no_grad():
+        for synapse, weight in zip(block.synapses, (2.0, 0.0, 0.0), strict=True):
+            synapse.weight.fill_(weight)  # only the tap that looks ahead
+        block.norm.weight.fill_(1)
+    x = torch.tensor([1.0, 0, 1, 1]).reshape(4, 1, 1, 1, 1)
+    assert block(x).flatten().tolist() == [0, 1, 1, 0]
+
+
+def test_products_are_those_of_attention() -> None:
+    q, k, v = (binary(2, 3, 6, 2, 2) for _ in range(3))
+    heads = [x.reshape(2, 3, 2, 3, 4) for x in (q, k, v)]
+    scores = torch.einsum("tbhdn,tbhdm->tbhnm", heads[0], heads[1])
+    assert torch.equal(Scores(2)(q, k), scores)
+    mixed = torch.einsum("tbhnm,tbhdm->tbhdn", scores, heads[2]).reshape(v.shape)
+    assert torch.equal(Mix(2)(scores, v), mixed)

@@ -65,6 +65,7 @@ def test_interrupted_and_resumed_equals_never_interrupted(
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_training_learns_and_compiling_keeps_it(tmp_path: Path) -> None:
     chosen = recipe.load(
         "digits", [*SMALL, "train.epochs=8", "train.batch_size=64", "model.steps=3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from stformer.errors import InputError, Unavailable  # noqa: E402
 from stformer.lower import lower_stformer  # noqa: E402
 from stformer.model import quantise  # noqa: E402
 from stformer.training.dry import dry_run  # noqa: E402
+from stformer.training.memory import keep_freed  # noqa: E402
 from stformer.training.processes import find_device  # noqa: E402
 
 TINY = [
@@ -54,6 +56,11 @@ def test_on_a_gpu_training_goes_on_and_lowering_works(tmp_path: Path) -> None:
     digest = lower_stformer(run.model).digest()
     assert next(run.model.parameters()).is_cuda
     assert digest == lower_stformer(run.model.cpu()).digest()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_of_a_step_is_kept_for_the_next() -> None:
+    assert keep_freed()
 
 
 def test_a_dry_run_measures_and_leaves_nothing(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stformer.builder import Wire
-from stformer.network import Lif, OneToOne, Operand, Product, Shape, no_bias
-from stformer.nn.gates import UNIT, sum_threshold
-from stformer.nn.neuron import Neuron, lif, lif_states
+from stformer.network import OneToOne, Operand, Product, Shape
+from stformer.nn.gates import UNIT, Fixed, sum_threshold
+from stformer.nn.neuron import Neuron, lif
 from stformer.nn.weighted import Spiking
 
 
@@ -52,7 +53,7 @@ class Scores(_Product):
         if isinstance(q, Wire):
             tokens = q.shape[1] * q.shape[2]
             return self._lower(q, k, (self.heads, tokens, tokens))
-        return self._recorded(by_head(q, self.heads).mT @ by_head(k, self.heads))
+        return self._recorded(_matmul(by_head(q, self.heads).mT, by_head(k, self.heads)))
 
 
 class Mix(_Product):
@@ -63,10 +64,10 @@ class Mix(_Product):
     def forward(self, scores: Any, v: Any) -> Any:
         if isinstance(v, Wire):
             return self._lower(scores, v, v.shape)
-        return self._recorded((by_head(v, self.heads) @ scores.mT).reshape(v.shape))
+        return self._recorded(_matmul(by_head(v, self.heads), scores.mT).reshape(v.shape))
 
 
-class Count(Spiking):
+class Count(Fixed):
     """SN of scale * whole numbers that a product sends.
 
     Args:
@@ -81,23 +82,18 @@ class Count(Spiking):
 
     def forward(self, x: Any) -> Any:
         if isinstance(x, Wire):
-            out = x.builder.add(
-                Lif(
-                    name=self.population,
-                    shape=x.shape,
-                    vth=self.vth,
-                    dv=self.neuron.dv,
-                    bias_mant=no_bias(x.shape),
-                )
-            )
+            out = self._add(x, x.shape)
             x.builder.connect(x, self.population, OneToOne(name="", pre="", post="", weight=UNIT))
             return out
         a = UNIT * x
-        if self.recorder is not None:
-            result = lif_states(a, self.neuron, 0.0, self.vth)
-            self.recorder(self.population, result.s, result.u, result.v)
-            return result.s
+        self._record(a)
         return lif(a, self.neuron, vth=self.vth)
+
+
+def _matmul(x: Tensor, y: Tensor) -> Tensor:
+    """In float32 also under mixed precision, whose short formats cannot count that far."""
+    with torch.autocast(x.device.type, enabled=False):
+        return x.float() @ y.float()
 
 
 def by_head(x: Tensor, heads: int) -> Tensor:

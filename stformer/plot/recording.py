@@ -19,13 +19,13 @@ from stformer.trace import Inputs, Probe, Trace, check_inputs
 # The parts of a network in the order of its populations; the first pattern that fits counts.
 PARTS: dict[str, str] = {
     "input": r"input$",
-    "stem": r"stem\b",
+    "stem": r"stem(_|\b)",
     "spatial": r"spatial\b",
     "rpe": r"rpe\b",
     "temporal": r"temporal",
     "attention": r"(.*\.)?attention\b",
     "MLP": r"(.*\.)?mlp\d*\b",
-    "residual": r"(.*\.)?join\d*\b",
+    "residual": r"((.*\.)?(join|sn)\d*|pool)\b",
     "head": r"head\b",
     "other": "",
 }

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stformer.augment import Numbers, augment
 from stformer.data import Labels, Split
+from stformer.machine import cores
 from stformer.recipe import TrainConfig
 
 Batch = tuple[Tensor, Tensor]
@@ -105,7 +106,7 @@ def load_parts(samples: Samples, parts: list[Part], *, pin: bool) -> Iterator[tu
         parts: all that this process will see.
         pin: into memory that a GPU copies from while it computes.
     """
-    workers = samples.config.workers
+    workers = min(samples.config.workers, cores())  # more would only wait for each other
     if not workers:
         yield from ((part, samples[part]) for part in parts)
         return

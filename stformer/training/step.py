@@ -30,6 +30,7 @@ from stformer.training.batches import (
     load_parts,
 )
 from stformer.training.finite import NotFinite, culprit
+from stformer.training.memory import keep_freed
 from stformer.training.precision import exact, mixed, scaler
 from stformer.training.processes import Processes, shared, total
 
@@ -95,6 +96,8 @@ def make_training(
     parts: int | None = None,
 ) -> Training:
     """A training of a model that is on its device already."""
+    if here.device.type == "cpu":
+        keep_freed()
     if config.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward: Any = shared(model, here)
