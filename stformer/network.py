@@ -150,8 +150,8 @@ class Graded:
 class Product:
     """Matrix products of what two populations send in the same step, head by head; graded.
 
-    Its two `Operand`s are the left and the right factor, and what it sends is clipped at
-    +-(2^23 - 1). With N = H * W tokens and D = C / heads::
+    Two projections of kind `Operand` bring the left and the right factor, and what it sends is
+    clipped at +-(2^23 - 1). With N = H * W tokens and D = C / heads::
 
         "scores": s[h, n, m] = sum_d left[h, d, n] * right[h, d, m]     (Q K^T)
                   (C, H, W) and (C, H, W) to (heads, N, N)
