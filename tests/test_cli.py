@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The flags of every command beside --help, --json and --verbose: what scripts rely on.
 SURFACE = {
     "demo": {"-o", "--output", "--set", "--lava-samples"},
-    "train": {"--set", "-o", "--output", "--resume", "--seed"},
+    "train": {"--set", "-o", "--output", "--resume", "--seed", "--data", "--device", "--steps"},
     "eval": {"--data", "--samples"},
     "compile": {"-o", "--output", "--finetune"},
     "ablate": {"--set", "-o", "--output", "--seeds", "--tables", "--compile", "--float-only"},

@@ -5,6 +5,7 @@ Shape legend: T steps, B batch, C channels, H, W; N = H * W tokens.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -92,7 +93,8 @@ class Count(Fixed):
 
 def _matmul(x: Tensor, y: Tensor) -> Tensor:
     """In float32 also under mixed precision, whose short formats cannot count that far."""
-    with torch.autocast(x.device.type, enabled=False):
+    # Nothing is computed on "meta", and older releases refuse to autocast there.
+    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
         return x.float() @ y.float()
 
 
