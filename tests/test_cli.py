@@ -34,7 +34,7 @@ SURFACE = {
     "demo": {"-o", "--output", "--set", "--lava-samples"},
     "train": {"--set", "-o", "--output", "--resume", "--seed", "--data", "--device", "--steps"},
     "eval": {"--data", "--samples"},
-    "compile": {"-o", "--output", "--finetune"},
+    "compile": {"-o", "--output", "--finetune", "--device"},
     "ablate": {"--set", "-o", "--output", "--seeds", "--tables", "--compile", "--float-only"},
     "info": {"--set"},
     "run": {"--backend", "--data", "--samples", "-o", "--output", "--state"},
