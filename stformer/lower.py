@@ -45,7 +45,7 @@ def lower(
     name_populations(model)
     builder = Builder(name, steps)
     wire = builder.add(Input(name="input", shape=shape, low=low, high=high))
-    with torch.no_grad(), _on_cpu(model), _calls(model) as inside:
+    with torch.no_grad(), _calls(model) as inside:
         try:
             out = model(wire)
         except (TypeError, AttributeError) as e:
@@ -56,21 +56,6 @@ def lower(
         )
     network = builder.build()
     return passes.schedule(network) if scheduled else network
-
-
-@contextmanager
-def _on_cpu(model: nn.Module) -> Iterator[None]:
-    """Weights become NumPy arrays in here; after, they are where they were."""
-    first = next(model.parameters(), None)
-    device = torch.device("cpu") if first is None else first.device
-    if device.type == "cpu":
-        yield
-        return
-    model.cpu()
-    try:
-        yield
-    finally:
-        model.to(device)
 
 
 def name_populations(model: nn.Module) -> None:
