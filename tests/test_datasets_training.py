@@ -22,7 +22,8 @@ def test_random_frames_stand_in_for_events() -> None:
 
     chosen = recipe.load("event-digits", ["data=synthetic:event-digits"])
     model, splits = train.prepare(chosen)
-    x, y = next(train.batches(model, splits["train"], chosen.train, 0))
+    x = train.to_tensor(model, splits["train"].frames[:64])
+    y = splits["train"].labels[:64]
     assert x.shape == (16, 64, 2, 16, 16)
     assert (x.min(), x.max()) == (0, 3)
     assert y.shape == (64,)
