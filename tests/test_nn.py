@@ -170,7 +170,7 @@ def test_quantising_keeps_scales_in_range() -> None:
 def test_graded_inputs_never_overflow_the_accumulator() -> None:
     block = conv_block(3, 4, 3, Neuron()).eval()
     block.quantise(largest_input=255)
-    weights = block.whole_weights()[0]  # inputs are not negative: only one sign adds up
+    weights = block.whole_weights()[0].detach()  # inputs are not negative: only one sign adds up
     worst = (
         max(float((sign * weights).clamp(min=0).sum((1, 2, 3)).max()) for sign in (1, -1)) * 255
     )
