@@ -34,7 +34,7 @@ format: $(VENV)/.stamp ## what ruff can repair by itself
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-bench: $(VENV)/.stamp ## what benchmarks/ measures here: accuracy of the recipes, three seeds
+bench: $(VENV)/.stamp ## accuracy of digits and event-digits, three seeds; benchmarks/ has more
 	$(PY) benchmarks/accuracy.py
 
 docs: $(VENV)/.stamp ## the documentation as a site, in site/
