@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
-from stformer.errors import InputError, Unavailable, Unsupported
+from stformer.errors import InputError, Problem, Unavailable, Unsupported
 from stformer.network import Network
 from stformer.trace import Inputs, Probe, Trace
 
@@ -18,19 +17,6 @@ if __name__ != "stformer.deploy":  # two names would mean two copies of the regi
 Progress = Callable[[int, int], None]
 
 ENTRY_POINTS = "stformer.backends"  # group under which other packages offer theirs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Something of a network that a backend cannot run.
-
-    Attributes:
-        where: population or projection, or "network".
-        why: the reason, and what would work instead.
-    """
-
-    where: str
-    why: str
 
 
 class Backend(Protocol):

@@ -20,7 +20,7 @@ from typing_extensions import assert_never
 
 from stformer import fixedpoint as fx
 from stformer.bounds import bounds
-from stformer.deploy import Problem
+from stformer.errors import Problem
 from stformer.machine import cores
 from stformer.network import (
     BroadcastTokens,

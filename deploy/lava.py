@@ -17,9 +17,9 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from stformer.deploy import Problem
 from stformer.deploy.lava_child import run_child
 from stformer.deploy.lava_problems import find_problems
+from stformer.errors import Problem
 from stformer.network import Input, IntArray, Network
 from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs, spike_dtype
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from stformer import fixedpoint as fx
 from stformer.bounds import bounds
-from stformer.deploy import Problem
+from stformer.errors import Problem
 from stformer.network import (
     Conv,
     Graded,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stformer import interpret
-from stformer.deploy import Problem
+from stformer.errors import Problem
 from stformer.network import Network
 from stformer.trace import Inputs, Probe, Trace
 

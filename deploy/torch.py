@@ -12,8 +12,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from stformer.deploy import Problem
-from stformer.errors import Unsupported
+from stformer.errors import Problem, Unsupported
 from stformer.network import Network
 from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs, spike_dtype
 

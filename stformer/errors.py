@@ -4,6 +4,23 @@ Every message names the object, what was found, what is allowed and what to do a
 `assert` is for our own invariants only.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something of a network that a backend cannot run, or a format cannot hold.
+
+    Attributes:
+        where: population or projection, or "network".
+        why: the reason, and what would work instead.
+    """
+
+    where: str
+    why: str
+
 
 class StformerError(Exception):
     """Base of errors that are the user's to fix; the command line prints no traceback."""

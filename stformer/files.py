@@ -1,9 +1,10 @@
-"""Writing files whole or not at all: a temporary file beside the target, then one rename."""
+"""Writing files and folders whole or not at all: beside the target first, then a rename."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,6 +45,52 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, mark: str) -> Iterator[Path]:
+    """Yield an empty folder to write into; the target appears, whole, when the block ends well.
+
+    Args:
+        path: the target; a folder there is replaced if it is empty or holds a file `mark`,
+            which shows that it was written this way.
+        mark: name of a file that the block writes.
+
+    Raises:
+        InputError: the place cannot be written, or holds something else.
+    """
+    target = Path(os.path.realpath(path))
+    _check_folder(str(path), target, mark)
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+    aside = temporary.with_suffix(".old")
+    try:
+        temporary.mkdir()
+        yield temporary
+        assert (temporary / mark).is_file(), f"{mark} was not written"
+        if target.exists():  # two renames: between them the name is free, and nothing is lost
+            os.rename(target, aside)
+        os.rename(temporary, target)
+    except OSError as e:
+        reason = e.strerror or str(e)
+        raise InputError(
+            str(path), f"cannot be written ({reason})", "a writable folder with room for it"
+        ) from e
+    finally:
+        if aside.exists() and not target.exists():
+            os.rename(aside, target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_folder(where: str, target: Path, mark: str) -> None:
+    if "\0" in where:
+        raise InputError("output path", repr(where), "the path of a folder")
+    if target.exists() and not target.is_dir():
+        raise InputError(where, "a file", "the path of a folder")
+    if target.is_dir() and any(target.iterdir()) and not (target / mark).is_file():
+        raise InputError(where, "a folder with other things", "a new or empty folder")
+    if not target.parent.is_dir():
+        raise InputError(where, f"no folder '{target.parent}'", "a path in an existing folder")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -1,23 +1,25 @@
-"""HDF5 as plain data: some attributes, one JSON text, integer arrays; nothing else gets in or out.
+"""HDF5 as plain data: nothing but numbers and texts gets in or out.
 
-Written files depend on their content only (no times, fixed format version). Read files are not
-trusted: no link, external or virtual storage is followed, no filter but gzip and byte shuffle
-runs, and every size is compared with a limit and with what is really stored before memory
-is taken.
+Our own files (`image`, `read`) are some attributes, one JSON text and integer arrays; what other
+programs wrote (`read_tree`) is groups of numbers and texts. Written files depend on their content
+only (no times, fixed format version). Read files are not trusted: no link, external or virtual
+storage is followed, no filter but gzip and byte shuffle runs, and every size is compared with a
+limit and with what is really stored before memory is taken.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from stformer.errors import InputError
 from stformer.network import IntArray
@@ -28,11 +30,15 @@ if TYPE_CHECKING:
 MAGIC = b"\x89HDF\r\n\x1a\n"
 TEXT = "document"  # the dataset that holds the JSON text
 MAX_TEXT = 2**24  # bytes
-MAX_ITEMS = 2**20  # values and containers in a JSON text: 16 MiB of "[]," would take a gigabyte
 MAX_OBJECTS = 2**17  # datasets in a file
 MAX_ATTRIBUTE = 4096  # bytes
 CHUNK = 2**20  # bytes
 DTYPES = ("int8", "int16", "int32", "uint8")
+TREE_CHUNK = 2**27  # bytes of a chunk in other programs' files, which are often one per array
+TREE_LIMIT = 2**30  # bytes of such a file and of its arrays
+TREE_DEPTH = 24  # groups
+
+Tree: TypeAlias = "dict[str, Tree | npt.NDArray[Any] | str]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,61 +102,49 @@ def read(path: str | Path, limit: int) -> Content:
         InputError: no such file, not HDF5, truncated, damaged, too large, or holding anything
             but integer arrays, one text and plain attributes.
     """
+    with _opened(path, limit) as (reader, file):
+        return reader.content(file)
+
+
+def read_tree(path: str | Path, limit: int = TREE_LIMIT) -> Tree:
+    """Everything in a file of another program: groups as mappings, then numbers and texts.
+
+    Args:
+        path: of the file.
+        limit: bytes that the file, and all its arrays together once unpacked, may have.
+
+    Returns:
+        Group and dataset names -> mappings, arrays of any integer, float, complex or boolean
+        type (a number is an array without axes), texts or object arrays of them. Attributes are
+        left out.
+
+    Raises:
+        InputError: as `read`, and for anything but groups, numbers and texts.
+    """
+    with _opened(path, limit) as (reader, file):
+        return reader.tree(file, "", TREE_DEPTH)
+
+
+def root_names(path: str | Path) -> set[str]:
+    """Names at the root of a file; InputError as `read`."""
+    with _opened(path, TREE_LIMIT) as (_, file):
+        return set(file.keys())
+
+
+@contextmanager
+def _opened(path: str | Path, limit: int) -> Iterator[tuple[_Reader, h5py.File]]:
     where = str(path)
     _check_file(where, limit)
     import h5py
 
     try:
         with h5py.File(where, "r", locking=False) as file:
-            return _Reader(where, limit).content(file)
+            yield _Reader(where, limit), file
     except InputError:
         raise
     except Exception as e:  # the library answers damage with nearly every exception there is
         reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
         raise InputError(where, f"damaged HDF5 ({reason})", "a complete file") from e
-
-
-def parse_json(where: str, text: str) -> object:
-    """JSON from an untrusted text of bounded size.
-
-    Raises:
-        InputError: not JSON, NaN or infinity, integers beyond 20 digits, a key twice, nesting
-            deeper than Python's recursion, or more than `MAX_ITEMS` items.
-    """
-
-    def refuse(found: str) -> NoReturn:
-        raise InputError(f"{where}, JSON text", found, "finite numbers, one value per key")
-
-    def whole(digits: str) -> int:
-        return int(digits) if len(digits) <= 20 else refuse(f"an integer of {len(digits)} digits")
-
-    def real(digits: str) -> float:
-        value = float(digits)
-        return value if math.isfinite(value) else refuse(digits[:40])
-
-    def mapping(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        out = dict(pairs)
-        return out if len(out) == len(pairs) else refuse("a key twice")
-
-    check_items(where, text)
-    try:
-        return json.loads(
-            text,
-            parse_int=whole,
-            parse_float=real,
-            parse_constant=refuse,
-            object_pairs_hook=mapping,
-        )
-    except RecursionError:
-        raise InputError(f"{where}, JSON text", "very deep nesting", "a few levels") from None
-    except ValueError as e:
-        raise InputError(f"{where}, JSON text", str(e)[:200], "JSON") from e
-
-
-def check_items(where: str, text: str) -> None:
-    """Raise InputError for a JSON text with more than `MAX_ITEMS` items."""
-    if sum(text.count(c) for c in "[{,") > MAX_ITEMS:
-        raise InputError(f"{where}, JSON text", "too many items", f"up to {MAX_ITEMS}")
 
 
 def _check_file(where: str, limit: int) -> None:
@@ -176,10 +170,11 @@ def _check_file(where: str, limit: int) -> None:
 
 
 class _Reader:
-    """Reads one file; counts the memory that it takes."""
+    """Reads one file; counts the memory and the objects that it takes."""
 
     def __init__(self, where: str, limit: int) -> None:
         self.where, self.limit, self.left = where, limit, limit
+        self.objects = 0
 
     def refuse(self, what: str, found: str, allowed: str) -> NoReturn:
         raise InputError(f"{self.where}, {what}", found, allowed)
@@ -215,13 +210,8 @@ class _Reader:
         """Datasets by path, over hard links only, `depth` groups deep."""
         import h5py
 
-        if len(group) > MAX_OBJECTS:
-            self.refuse(prefix or "/", f"{len(group)} objects", f"up to {MAX_OBJECTS}")
-        for key in group:
+        for key, item in self.members(group, prefix):
             name = f"{prefix}{key}"
-            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                self.refuse(f"'{name:.200}'", "a link", "data in this very file")
-            item = group[key]
             if isinstance(item, h5py.Dataset):
                 yield name, item
             elif isinstance(item, h5py.Group) and depth > 0:
@@ -230,6 +220,77 @@ class _Reader:
                 self.refuse(
                     f"'{name:.200}'", "an object of another kind", "arrays two groups deep"
                 )
+
+    def members(self, group: h5py.Group, prefix: str) -> Iterator[tuple[str, Any]]:
+        """What is in a group, by name, over hard links only."""
+        import h5py
+
+        self.objects += len(group)
+        if self.objects > MAX_OBJECTS:
+            self.refuse(prefix or "/", f"{self.objects} objects", f"up to {MAX_OBJECTS}")
+        for key in group:
+            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                self.refuse(f"'{prefix}{key:.200}'", "a link", "data in this very file")
+            yield key, group[key]
+
+    def tree(self, group: h5py.Group, prefix: str, depth: int) -> Tree:
+        """Groups, numbers and texts, `depth` groups deep."""
+        import h5py
+
+        out: Tree = {}
+        for key, item in self.members(group, prefix):
+            name = f"{prefix}{key}"
+            if isinstance(item, h5py.Dataset):
+                out[key] = self.leaf(name, item)
+            elif isinstance(item, h5py.Group) and depth > 0:
+                out[key] = self.tree(item, f"{name}/", depth - 1)
+            else:
+                self.refuse(
+                    f"'{name:.200}'", "an object of another kind", f"groups up to {depth} deep"
+                )
+        return out
+
+    def leaf(self, name: str, data: h5py.Dataset) -> npt.NDArray[Any] | str:
+        """Numbers or texts of another program."""
+        import h5py
+
+        what = f"dataset '{name:.200}'"
+        if h5py.check_string_dtype(data.dtype):
+            return self.texts(what, data)
+        if data.dtype.kind not in "biufc" or data.shape is None:
+            self.refuse(what, f"type {data.dtype!s:.80}", "numbers or texts")
+        self.count(what, data)
+        if data.chunks:
+            return self.chunked(what, data, TREE_CHUNK)
+        if data.id.get_storage_size():  # none: never written, HDF5 gives the fill value
+            self.stored_here(what, data, math.prod(data.shape) * data.dtype.itemsize)
+        else:
+            self.stored_here(what, data, 0)
+        return np.asarray(data[()])
+
+    def texts(self, what: str, data: h5py.Dataset) -> npt.NDArray[Any] | str:
+        """One text, or an array of them; one by one, since many may share their bytes."""
+        if data.is_virtual or data.id.get_create_plist().get_external_count():
+            self.refuse(what, "data in other files", "data in this very file")
+        if data.shape is None or data.chunks or math.prod(data.shape) > MAX_OBJECTS:
+            self.refuse(what, f"texts of shape {data.shape}", f"up to {MAX_OBJECTS}, not packed")
+        strings = data.asstr()
+        out = np.empty(data.shape, object)
+        for at in np.ndindex(data.shape):
+            self.left -= data.dtype.itemsize
+            if self.left < 0 or data.dtype.itemsize > MAX_TEXT:
+                self.refuse(what, "very long texts", f"{self.limit} bytes in the whole file")
+            out[at] = str(strings[at])
+            self.left -= len(out[at])
+        return out if out.shape else str(out.item())
+
+    def count(self, what: str, data: h5py.Dataset) -> int:
+        """The bytes of a dataset, taken from what is left of the limit."""
+        size = int(math.prod(data.shape) * data.dtype.itemsize)
+        if size > self.left:
+            self.refuse(what, f"shape {data.shape}", f"{self.limit} bytes in the whole file")
+        self.left -= size
+        return size
 
     def text(self, data: h5py.Dataset) -> str:
         what = f"dataset '{TEXT}'"
@@ -259,16 +320,13 @@ class _Reader:
             self.refuse(what, f"type {data.dtype!s:.80}", ", ".join(DTYPES))
         if data.shape is None or data.maxshape != data.shape or not 1 <= len(data.shape) <= 4:
             self.refuse(what, f"shape {data.shape}", "1 to 4 axes of fixed length")
-        size = math.prod(data.shape) * data.dtype.itemsize
-        if size > self.left:
-            self.refuse(what, f"shape {data.shape}", f"{self.limit} bytes in the whole file")
-        self.left -= size
-        self.stored_here(what, data, size)
+        self.stored_here(what, data, self.count(what, data))
         native = data.dtype.newbyteorder("=")
-        out = self.chunked(what, data) if data.chunks else np.asarray(data[...])
-        return out.astype(native, copy=False)
+        out = self.chunked(what, data, 2 * CHUNK) if data.chunks else np.asarray(data[...])
+        result: IntArray = out.astype(native, copy=False)
+        return result
 
-    def chunked(self, what: str, data: h5py.Dataset) -> IntArray:
+    def chunked(self, what: str, data: h5py.Dataset, most: int) -> npt.NDArray[Any]:
         """Unpack chunk by chunk ourselves: HDF5 grows its buffer as long as a gzip bomb asks."""
         plist = data.id.get_create_plist()
         filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
@@ -277,9 +335,10 @@ class _Reader:
         item, shape = data.dtype.itemsize, tuple(data.chunks or ())
         size = math.prod(shape) * item
         counts = [-(-n // c) for n, c in zip(data.shape, shape, strict=True)]
-        if size > 2 * CHUNK or data.id.get_num_chunks() != math.prod(counts):
-            self.refuse(what, f"chunks of shape {shape}", f"all there, up to {CHUNK} bytes each")
-        out: IntArray = np.empty(data.shape, data.dtype)
+        if size > most or data.id.get_num_chunks() != math.prod(counts):
+            self.refuse(what, f"chunks of shape {shape}", f"all there, up to {most} bytes each")
+        self.stored_here(what, data, 0)
+        out: npt.NDArray[Any] = np.empty(data.shape, data.dtype)
         for index in product(*(range(n) for n in counts)):
             at = tuple(i * c for i, c in zip(index, shape, strict=True))
             mask, packed = data.id.read_direct_chunk(at)
@@ -289,7 +348,7 @@ class _Reader:
             values = np.frombuffer(raw, np.uint8)
             if 2 in filters:
                 values = np.ascontiguousarray(values.reshape(item, -1).T)
-            chunk: IntArray = values.view(data.dtype).reshape(shape)
+            chunk: npt.NDArray[Any] = values.view(data.dtype).reshape(shape)
             end = tuple(min(n - a, c) for n, a, c in zip(data.shape, at, shape, strict=True))
             out[tuple(slice(a, a + e) for a, e in zip(at, end, strict=True))] = chunk[
                 tuple(slice(e) for e in end)

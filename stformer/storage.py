@@ -24,7 +24,7 @@ from typing import TypeGuard
 
 import numpy as np
 
-from stformer import hdf5
+from stformer import hdf5, jsontext
 from stformer.errors import InputError
 from stformer.files import write_bytes
 from stformer.network import MAX_NEURONS, MAX_STEPS, IntArray, Network, from_plain, to_plain
@@ -97,7 +97,7 @@ def load_document(path: str | Path | None = None) -> Document:
     where = str(PACKAGED if path is None else path)
     content = hdf5.read(where, NETWORK_LIMIT)
     digest = _check_attributes(where, content, NETWORK_FORMAT)
-    text = hdf5.parse_json(where, content.text)
+    text = jsontext.parse_json(where, content.text)
     top = _mapping(where, text, "network", "provenance")
     provenance = top["provenance"]
     if not isinstance(provenance, dict):
@@ -167,7 +167,7 @@ def load_trace(path: str | Path, *, limit: int = TRACE_LIMIT) -> Trace:
     where = str(path)
     content = hdf5.read(where, limit)
     digest = _check_attributes(where, content, TRACE_FORMAT)
-    text = hdf5.parse_json(where, content.text)
+    text = jsontext.parse_json(where, content.text)
     top = _mapping(where, text, "network", "inputs", "backend", "info", "populations")
     _check_digest(where, digest, _content_digest(content.text, content.arrays))
     arrays = dict(content.arrays)
@@ -211,7 +211,7 @@ def _text(where: str, value: dict[str, object]) -> str:
     except (TypeError, ValueError, RecursionError) as e:
         raise InputError(where, f"no JSON ({e})", "finite JSON values in the mappings") from e
     _check_size(f"{where}, JSON text", len(text), hdf5.MAX_TEXT)
-    hdf5.check_items(where, text)
+    jsontext.check_items(where, text)
     return text
 
 

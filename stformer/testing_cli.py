@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stformer.deploy import Problem
+from stformer.errors import Problem
 from stformer.network import Network
 from stformer.testing import inputs_for, sample_network
 from stformer.trace import Inputs, Probe, Trace

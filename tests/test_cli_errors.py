@@ -19,7 +19,7 @@ import pytest
 
 from stformer import deploy, storage
 from stformer.cli.progress import Progress
-from stformer.deploy import Problem
+from stformer.errors import Problem
 from stformer.network import Network
 from stformer.testing_cli import (
     Call,

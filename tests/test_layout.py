@@ -27,16 +27,19 @@ SOURCES = ("stformer", *MAPPED)
 # The only files that may import a package, as paths from the root.
 OWNERS: dict[str, tuple[str, ...]] = {
     "h5py": ("stformer/storage.py", "stformer/hdf5.py"),
-    "lava": ("deploy/lava*",),
+    "lava": ("deploy/lava*", "deploy/netx*"),
     "matplotlib": ("stformer/plot*", "stformer/plot/*"),
-    "nir": ("export/nir.py",),
-    "norse": ("deploy/norse.py",),
-    "onnx": ("export/onnx.py", "deploy/onnx.py"),
+    "nir": ("export/nir*.py", "deploy/norse*.py"),
+    "nirtorch": ("deploy/norse*.py",),
+    "norse": ("deploy/norse*.py",),
+    "onnx": ("export/onnx*.py",),
+    "onnxruntime": ("export/onnx*.py", "deploy/onnx*.py"),
     "psutil": ("deploy/lava*",),
     "sklearn": ("stformer/datasets/digits.py",),
     "tensorboard": (),
     "tests": (),
     "torch": (
+        "deploy/norse*.py",
         "deploy/torch.py",
         "stformer/augment.py",
         "stformer/compile.py",
@@ -58,7 +61,7 @@ LONGER: dict[str, int] = {
     "stformer/network.py": 800,  # the one structure that everyone reads: whole, in one place
 }
 MEDIAN = 250
-BUDGET = 18000  # lines of the package; raise it with a reason
+BUDGET = 30000  # lines of the package; raise it with a reason
 
 FORBIDDEN = {
     "the path of a machine": r"(?<![\w.])/(?:home|root|Users|work|opt|tmp|mnt)/[\w.]",
@@ -169,7 +172,11 @@ def test_optional_packages_are_imported_by_their_owners_only() -> None:
     assert not strays
 
 
-def test_export_deploy_and_verify_know_nothing_of_each_other() -> None:
+# Backends that run files have them written by the front of `export` (docs/decisions/0009).
+RUNS_FILES = ("deploy/netx*", "deploy/norse*", "deploy/onnx*")
+
+
+def test_export_and_deploy_meet_in_one_place() -> None:
     apart = {"export/*": "stformer.deploy", "deploy/*": "stformer.export"}
     strays = [
         f"{path} imports {name}"
@@ -177,6 +184,7 @@ def test_export_deploy_and_verify_know_nothing_of_each_other() -> None:
         for pattern, banned in apart.items()
         for name in imports(path)
         if fnmatch(path, pattern) and f"{name}.".startswith(f"{banned}.")
+        if not (name.count(".") == 1 and any(fnmatch(path, p) for p in RUNS_FILES))
     ]
     assert not strays
 
