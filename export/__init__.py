@@ -247,8 +247,8 @@ def _kind(path: Path) -> str:
             raise InputError(str(path), found, "a folder that `stformer export` wrote") from e
         manifest = parse_json(str(path / MANIFEST), text)
         kind = manifest.get("format") if isinstance(manifest, dict) else None
-        if kind in READERS:
-            return str(kind)
+        if isinstance(kind, str) and kind in READERS:
+            return kind
         raise InputError(str(path), f"{MANIFEST} of format {kind!r:.80}", ", ".join(READERS))
     names = root_names(path)
     if "node" in names:

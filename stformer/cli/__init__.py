@@ -59,6 +59,15 @@ COMMANDS: dict[str, Command] = {
         "what is in a model: populations, projections, ranges, digest",
         "stformer info model.stf",
     ),
+    "export": Command(
+        "write a model for other software (NIR, netx, ONNX), read back before it is done",
+        "stformer export --to nir -o digits.nir",
+    ),
+    "import": Command(
+        "make a model of a NIR graph or netx file that other software wrote",
+        "stformer import graph.nir --steps 32 -o graph.stf",
+        "stformer.cli.imports",
+    ),
     "run": Command(
         "run a model on a backend: accuracy, firing rates, speed; saves the trace",
         "stformer run --backend cpu --samples 16 -o cpu.trace",

@@ -1,8 +1,9 @@
-"""`stformer targets`: what can run a model here."""
+"""`stformer targets`: what can run a model here, and which files can be written of it."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from stformer.cli.common import emit
@@ -13,22 +14,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stformer.deploy import backends
+    from stformer import deploy, export
     from stformer.report import table
 
-    targets = [_target(name) for name in backends()]
-    rows = [
-        [t["name"], "yes" if t["available"] else "no", t["why"] or "", t["get"] or ""]
-        for t in targets
-    ]
-    head = ["backend", "runs here", "why not", "how to get it"]
-    emit(args, {"targets": targets}, table(head, rows))
+    targets = [_target(name, deploy.load) for name in deploy.backends()]
+    formats = [_target(name, export.load) for name in export.FORMATS]
+    head = ["why not", "how to get it"]
+    text = table(["backend", "runs here", *head], _rows(targets))
+    if formats:
+        text += "\n\n" + table(["format", "written here", *head], _rows(formats))
+    emit(args, {"targets": targets, "formats": formats}, text)
     return 0
 
 
-def _target(name: str) -> dict[str, Any]:
-    from stformer.deploy import load
+def _rows(found: list[dict[str, Any]]) -> list[list[str]]:
+    return [
+        [t["name"], "yes" if t["available"] else "no", t["why"] or "", t["get"] or ""]
+        for t in found
+    ]
 
+
+def _target(name: str, load: Callable[[str], Any]) -> dict[str, Any]:
     try:
         reason = load(name).missing()
     except Exception as e:  # another package's backend may fail in any way; the list goes on
