@@ -42,7 +42,8 @@ class LavaFailed(StformerError):
     def __init__(self, why: str, last_lines: str) -> None:
         self.why, self.last_lines = why, last_lines
         tail = f" Its last output:\n{last_lines}" if last_lines else ""
-        super().__init__(f"lava-sim: {why}.{tail}")
+        super().__init__(why, last_lines)
+        self.message = f"lava-sim: {why}.{tail}"
 
 
 def run_child(

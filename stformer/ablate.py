@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from stformer.config import STFormerConfig, config_from
 from stformer.errors import InputError
@@ -128,6 +130,9 @@ Outcomes = dict[str, dict[int, Outcome]]
 # Trains a recipe into a folder, going on where an earlier try stopped:
 # (accuracy as float, accuracy as integers or None).
 Trainer = Callable[[Recipe, Path], tuple[float, float | None]]
+# Calls a function with each item, one after the other or at once, and `then` with
+# (index, result) of what is done: `stformer.deploy.cluster.each` with its client.
+Spread = Callable[[Callable[[Any], Any], Iterable[Any], Callable[[int, Any], None]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +239,7 @@ def run(
     costs: Mapping[str, float],
     begin: Callable[[Step], None] = lambda _: None,
     update: Callable[[Outcomes], None] = lambda _: None,
+    spread: Spread | None = None,
 ) -> Outcomes:
     """Train every case from every seed that the folder does not hold yet.
 
@@ -248,8 +254,11 @@ def run(
         seeds: 0...seeds-1.
         integers: results without an integer accuracy are not finished.
         costs: of each case, for the time that remains; any unit.
-        begin: called before every run and at the end.
+        begin: called before every run and at the end; where runs are spread, as they are
+            done, with the first that is not.
         update: called with all outcomes so far, after every run, and first where there are any.
+        spread: see `Spread`; one run after the other by default. The trainer must be picklable
+            then, and the folder the same for all workers.
 
     Raises:
         InputError: the folder holds results of another recipe; what the trainer raises.
@@ -260,23 +269,41 @@ def run(
     make_folder(out)
     if len(todo) < total:
         update(done)
-    for i, (case, seed) in enumerate(todo):
-        left = remaining([c for c, _ in todo[i:]], done, costs)
-        begin(Step(done=total - len(todo) + i, total=total, case=case, seed=seed, remaining=left))
-        chosen, folder = recipe_of(recipe, case, seed), folder_of(out, case, seed)
-        started = time.perf_counter()
-        floating, whole = trainer(chosen, folder)
-        outcome = Outcome(
-            float_accuracy=floating,
-            integer_accuracy=whole,
-            seconds=time.perf_counter() - started,
-        )
-        plain = {**asdict(outcome), "recipe": chosen.to_plain()}
-        write_text(folder / RESULT, json.dumps(plain, indent=2) + "\n")
+    left = list(todo)
+
+    def tell() -> None:
+        case, seed = left[0] if left else ("", -1)
+        seconds = remaining([c for c, _ in left], done, costs)
+        begin(Step(done=total - len(left), total=total, case=case, seed=seed, remaining=seconds))
+
+    def finish(i: int, result: tuple[float, float | None, float]) -> None:
+        case, seed = todo[i]
+        outcome = Outcome(float_accuracy=result[0], integer_accuracy=result[1], seconds=result[2])
+        plain = {**asdict(outcome), "recipe": recipe_of(recipe, case, seed).to_plain()}
+        write_text(folder_of(out, case, seed) / RESULT, json.dumps(plain, indent=2) + "\n")
         done[case][seed] = outcome
+        left.remove((case, seed))
         update(done)
-    begin(Step(done=total, total=total, case="", seed=-1, remaining=0.0))
+        tell()
+
+    tell()
+    items = [(recipe_of(recipe, c, seed), folder_of(out, c, seed)) for c, seed in todo]
+    (spread or _one_by_one)(partial(_timed, trainer), items, finish)
     return done
+
+
+def _one_by_one(
+    task: Callable[[Any], Any], items: Iterable[Any], then: Callable[[int, Any], None]
+) -> None:
+    for i, item in enumerate(items):
+        then(i, task(item))
+
+
+def _timed(trainer: Trainer, run: tuple[Recipe, Path]) -> tuple[float, float | None, float]:
+    """(accuracy as float, as integers, seconds) of one run."""
+    started = time.perf_counter()
+    floating, whole = trainer(*run)
+    return floating, whole, time.perf_counter() - started
 
 
 def remaining(cases: Sequence[str], done: Outcomes, costs: Mapping[str, float]) -> float | None:

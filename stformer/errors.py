@@ -23,9 +23,17 @@ class Problem:
 
 
 class StformerError(Exception):
-    """Base of errors that are the user's to fix; the command line prints no traceback."""
+    """Base of errors that are the user's to fix; the command line prints no traceback.
+
+    `args` are what the class was called with, so that it survives pickling, from a worker of a
+    cluster for one.
+    """
 
     exit_code = 2
+    message = ""
+
+    def __str__(self) -> str:
+        return self.message or super().__str__()
 
 
 class InputError(StformerError):
@@ -41,7 +49,8 @@ class InputError(StformerError):
     def __init__(self, where: str, found: str, allowed: str, do: str = "") -> None:
         self.where, self.found, self.allowed, self.do = where, found, allowed, do
         tail = f" {do[0].upper()}{do[1:]}" + ("" if do.endswith("?") else ".") if do else ""
-        super().__init__(f"{where}: {found}; allowed: {allowed}.{tail}")
+        super().__init__(where, found, allowed, do)
+        self.message = f"{where}: {found}; allowed: {allowed}.{tail}"
 
 
 class Unsupported(StformerError):
@@ -55,7 +64,8 @@ class Unsupported(StformerError):
 
     def __init__(self, stage: str, where: str, why: str) -> None:
         self.stage, self.where, self.why = stage, where, why
-        super().__init__(f"{stage} cannot express {where}: {why}")
+        super().__init__(stage, where, why)
+        self.message = f"{stage} cannot express {where}: {why}"
 
 
 class Unavailable(StformerError):
@@ -71,4 +81,5 @@ class Unavailable(StformerError):
 
     def __init__(self, what: str, why: str, do: str) -> None:
         self.what, self.why, self.do = what, why, do
-        super().__init__(f"{what} is not available here: {why}. To get it: {do}")
+        super().__init__(what, why, do)
+        self.message = f"{what} is not available here: {why}. To get it: {do}"

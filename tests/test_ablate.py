@@ -289,7 +289,7 @@ def test_the_json_says_the_same() -> None:
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, trainer: Trainer) -> Trainer:
-    monkeypatch.setattr(command, "_trainer", lambda note, *, integers: trainer)
+    monkeypatch.setattr(command, "train_one", lambda run, folder, **_: trainer(run, folder))
     return trainer
 
 

@@ -26,6 +26,9 @@ SOURCES = ("stformer", *MAPPED)
 
 # The only files that may import a package, as paths from the root.
 OWNERS: dict[str, tuple[str, ...]] = {
+    "dask": ("deploy/cluster.py",),
+    "dask_jobqueue": ("deploy/cluster.py",),
+    "distributed": ("deploy/cluster.py",),
     "h5py": ("stformer/storage.py", "stformer/hdf5.py"),
     "lava": ("deploy/lava*", "deploy/netx*"),
     "matplotlib": ("stformer/plot*", "stformer/plot/*"),

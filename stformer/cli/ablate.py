@@ -8,9 +8,11 @@ import os
 import platform
 import shlex
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stformer.cli.cluster import add_cluster, connected
 from stformer.cli.common import emit, need_torch, positive, prepare_data, say
 from stformer.cli.progress import Progress
 
@@ -60,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also compile each run to integers, which is the default",
     )
     only.add_argument("--float-only", action="store_true", help="do not compile")
+    add_cluster(parser, "the trainings")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     subject = _subject(args, chosen, tables, cases)
 
     prepare_data(chosen.data, ablate.config_of(chosen, cases[0]).steps)
-    with Progress("ablation") as progress:
+    with connected(args) as client, Progress("ablation") as progress:
         now = _Now(progress)
 
         def begin(step: Step) -> None:
@@ -89,16 +92,25 @@ def run(args: argparse.Namespace) -> int:
             write_text(out / "ablation.json", json.dumps(plain, indent=2) + "\n")
             write_text(out / "ablation.md", markdown(subject, outcomes))
 
+        trainer = partial(train_one, integers=subject.integers)
+        spread = None
+        if client is None:
+            trainer = partial(trainer, note=now.note)
+        else:
+            from stformer.deploy import cluster
+
+            spread = partial(cluster.each, client)
         outcomes = ablate.run(
             chosen,
-            out,
-            _trainer(now.note, integers=subject.integers),
+            Path(os.path.abspath(out)),  # workers of a cluster may be in another folder
+            trainer,
             cases=cases,
             seeds=args.seeds,
             integers=subject.integers,
             costs={case: size.operations for case, size in subject.sizes.items()},
             begin=begin,
             update=update,
+            spread=spread,
         )
     text = f"{markdown(subject, outcomes)}\nruns and tables in {out}"
     emit(args, to_plain(subject, outcomes), text)
@@ -122,27 +134,28 @@ class _Now:
         self.progress.update(self.done, f"{self.title}  {text}")
 
 
-def _trainer(
-    note: Callable[[str], None], *, integers: bool
-) -> Callable[[Recipe, Path], tuple[float, float | None]]:
+def train_one(
+    chosen: Recipe,
+    folder: Path,
+    *,
+    integers: bool,
+    note: Callable[[str], None] = lambda _: None,
+) -> tuple[float, float | None]:
     """Training as `stformer train` and `stformer compile` do it."""
     from stformer import data, train
     from stformer.compile import compile_run
 
-    def train_one(chosen: Recipe, folder: Path) -> tuple[float, float | None]:
-        def report(part: str) -> train.Report:
-            return lambda row: note(
-                f"{part}, epoch {row['epoch']:.0f} of {row['epochs']:.0f}: {train.epoch_text(row)}"
-            )
+    def report(part: str) -> train.Report:
+        return lambda row: note(
+            f"{part}, epoch {row['epoch']:.0f} of {row['epochs']:.0f}: {train.epoch_text(row)}"
+        )
 
-        done = train.train(chosen, folder, resume=True, report=report("training"))
-        if integers:
-            compiled = compile_run(done, report=report("fine-tuning"))
-            return compiled.float_accuracy, compiled.integer_accuracy
-        test = data.load(chosen.data, done.model.config.steps)["test"]
-        return train.accuracy(done.model, test), None
-
-    return train_one
+    done = train.train(chosen, folder, resume=True, report=report("training"))
+    if integers:
+        compiled = compile_run(done, report=report("fine-tuning"))
+        return compiled.float_accuracy, compiled.integer_accuracy
+    test = data.load(chosen.data, done.model.config.steps)["test"]
+    return train.accuracy(done.model, test), None
 
 
 def _subject(

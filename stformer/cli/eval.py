@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stformer.cli.cluster import add_cluster, runner
 from stformer.cli.common import add_data, emit, load_data, load_model, need_torch, prepare_data
 
 
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run folder (float) or an .stf file (integer); the packaged model by default",
     )
     add_data(parser)
+    add_cluster(parser, "the samples of an integer network")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,6 +37,9 @@ def _float(args: argparse.Namespace) -> dict[str, Any]:
     from stformer import data, train
     from stformer.errors import InputError
 
+    if args.cluster:
+        raise InputError("--cluster", "a run folder", "an .stf file", "compile the run first")
+
     done = train.load_run(Path(args.model))
     if args.data not in (None, done.recipe.data):
         raise InputError(f"--data {args.data}", "other data", f"the run's, {done.recipe.data}")
@@ -48,7 +53,6 @@ def _float(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _integer(args: argparse.Namespace) -> dict[str, Any]:
-    from stformer import deploy
     from stformer.cli.run import predict
     from stformer.errors import InputError
     from stformer.trace import Probe
@@ -58,7 +62,8 @@ def _integer(args: argparse.Namespace) -> dict[str, Any]:
     if found.labels is None:
         raise InputError(found.source, "no labels", "an .npz file with inputs and labels")
     readouts = tuple(p.name for p in network.readouts)
-    trace = deploy.run("cpu", network, found.inputs, probe=Probe(populations=readouts))
+    with runner(args) as run_on:
+        trace = run_on("cpu", network, found.inputs, probe=Probe(populations=readouts))
     predictions = predict(network, trace)
     if predictions is None:
         raise InputError(f"network {network.name}", f"{len(readouts)} readouts", "one")

@@ -6,6 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
+from stformer.cli.cluster import add_cluster, runner
 from stformer.cli.common import (
     FEW,
     Data,
@@ -33,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("-o", "--output", metavar="TRACE", help="save every spike in this file")
     parser.add_argument("--state", action="store_true", help="record u and v too")
+    add_cluster(parser, "the samples")
 
 
 def run(args: argparse.Namespace) -> int:
-    from stformer import deploy
     from stformer.trace import Probe
 
     if args.output:
@@ -48,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
         note(f"{args.backend} runs the first {few} samples; --samples N: more")
         args.samples = few
     data = load_data(args, network)
-    with Progress(f"{args.backend}: {data.samples} samples") as bar:
+    with runner(args) as run_on, Progress(f"{args.backend}: {data.samples} samples") as bar:
         started = time.perf_counter()
         probe = Probe(states=args.state)
-        trace = deploy.run(args.backend, network, data.inputs, probe=probe, progress=bar.of)
+        trace = run_on(args.backend, network, data.inputs, probe=probe, progress=bar.of)
         seconds = float(trace.info.get("seconds", time.perf_counter() - started))
     if args.output:
         trace.save(args.output)

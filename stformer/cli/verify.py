@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
+from stformer.cli.cluster import add_cluster, runner
 from stformer.cli.common import (
     FEW,
     add_data,
@@ -42,11 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         help="compare two saved traces instead; A is taken to be right",
     )
+    add_cluster(parser, "the samples")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.traces:
-        clash = [f for f in ("backend", "against", "data", "samples") if getattr(args, f)]
+        clash = [
+            f for f in ("backend", "against", "data", "samples", "cluster") if getattr(args, f)
+        ]
         if clash:
             raise UsageError(f"stformer verify: --{clash[0]} has no use beside --traces")
         reports = [_compare_files(args)]
@@ -62,7 +66,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_backends(args: argparse.Namespace) -> list[Report]:
-    from stformer import deploy
     from stformer.verify import verify
 
     names = [name.strip() for name in args.backend.split(",") if name.strip()]
@@ -77,14 +80,23 @@ def _run_backends(args: argparse.Namespace) -> list[Report]:
         if name in few:
             note(f"{name} runs the first {few[name]} of {data.samples} samples; --samples N: more")
 
-    def run_one(name: str, network: Network, inputs: Inputs, probe: Probe) -> Trace:
-        say(args, f"running {name}")
-        with Progress(f"running {name}") as bar:
-            return deploy.run(name, network, inputs, probe=probe, progress=bar.of)
+    with runner(args) as run_on:
 
-    return verify(
-        network, data.inputs, names, run=run_one, against=against, states=args.state, samples=few
-    )
+        def run_one(name: str, network: Network, inputs: Inputs, probe: Probe) -> Trace:
+            say(args, f"running {name}")
+            with Progress(f"running {name}") as bar:
+                trace: Trace = run_on(name, network, inputs, probe=probe, progress=bar.of)
+                return trace
+
+        return verify(
+            network,
+            data.inputs,
+            names,
+            run=run_one,
+            against=against,
+            states=args.state,
+            samples=few,
+        )
 
 
 def _compare_files(args: argparse.Namespace) -> Report:

@@ -24,7 +24,8 @@ class NotFinite(StformerError):
 
     def __init__(self, epoch: int, step: int, what: str) -> None:
         self.what = what
-        super().__init__(
+        super().__init__(epoch, step, what)
+        self.message = (
             f"training stopped in epoch {epoch}, step {step}: {what}. Try a smaller train.lr, "
             "train.clip_norm=1, more train.warmup_epochs or train.amp=off."
         )
