@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from typing_extensions import assert_never
 
-from stformer import __version__
 from stformer import fixedpoint as fx
 from stformer.export.onnx_graph import Dim, Graph, element, model, only_shape, value
 from stformer.export.onnx_neurons import drive, graded, sent, step
@@ -74,7 +73,7 @@ def states(network: Network) -> list[State]:
     return out
 
 
-def whole(network: Network) -> onnx.ModelProto:
+def whole(network: Network, notes: list[str]) -> onnx.ModelProto:
     """A whole sample: [batch, T, *shape] of each input to the same of each other population."""
     g = Graph()
     inputs, outputs = _interface(network, (_batch(network), network.steps))
@@ -83,10 +82,10 @@ def whole(network: Network) -> onnx.ModelProto:
         _recurrent(g, network)
     else:
         _Whole(g, network).build()
-    return _model(g, network, inputs, outputs, {"variant": "sample"})
+    return _model(g, network, inputs, outputs, notes, {"variant": "sample"})
 
 
-def one_step(network: Network) -> onnx.ModelProto:
+def one_step(network: Network, notes: list[str]) -> onnx.ModelProto:
     """One step: [batch, *shape] of each input and the states to all others and the states."""
     g = Graph()
     batch = _batch(network)
@@ -98,7 +97,7 @@ def one_step(network: Network) -> onnx.ModelProto:
     lanes = _count(g, network)
     _Step(g, network, lanes, {i.name: i.name for i in (*inputs, *outputs)}).build()
     more = {"variant": "step", "states": json.dumps({s.name: s.name + NEXT for s in kept})}
-    return _model(g, network, inputs, outputs, more)
+    return _model(g, network, inputs, outputs, notes, more)
 
 
 def _model(
@@ -106,6 +105,7 @@ def _model(
     network: Network,
     inputs: list[onnx.ValueInfoProto],
     outputs: list[onnx.ValueInfoProto],
+    notes: list[str],
     more: dict[str, str],
 ) -> onnx.ModelProto:
     metadata = {
@@ -113,10 +113,12 @@ def _model(
         "stformer.network": network.name,
         "stformer.steps": str(network.steps),
         "stformer.latency": json.dumps({p.name: p.latency for p in network.populations}),
+        "stformer.notes": json.dumps(notes),
         "stformer.format": str(FORMAT),
         **{f"stformer.{key}": text for key, text in more.items()},
     }
-    return model(g, network.name, inputs, outputs, metadata, __version__)
+    lanes = "batch" if more["variant"] == "step" or network.recurrent else "lanes"
+    return model(g, network.name, inputs, outputs, metadata, lanes)
 
 
 def _batch(network: Network) -> Dim:
@@ -149,13 +151,15 @@ def _zeros(g: Graph, lanes: str, shape: Shape, dtype: Any) -> str:
     return g.once("ConstantOfShape", [whole_shape], label, value=zero)
 
 
-# What a population with states does with its drive: (population, plan, drive) -> what it sends.
-Neurons = Callable[[Lif | Readout, Plan, str], str]
+Typed: TypeAlias = tuple[str, Any]  # a tensor's name and its type in NumPy
+
+# What neurons do with their drive: (population, plan, drive) -> what it sends.
+Neurons: TypeAlias = Callable[[Lif | Readout, Plan, str], Typed]
 
 
 def _send(
     g: Graph, network: Network, p: Population, sources: Sources, lanes: str, neurons: Neurons
-) -> str:
+) -> Typed:
     """What a population sends [lanes, *shape], as booleans or whole numbers of some type."""
     plan = plans(network)[p.name]
     match p:
@@ -163,21 +167,22 @@ def _send(
             (feed,) = network.incoming(p.name)
             x = sources(feed)
             if x is None:
-                return _zeros(g, lanes, p.shape, np.float32)
+                return _zeros(g, lanes, p.shape, np.float32), np.float32
             if not is_graded(network[feed.pre]):  # the weight of 2 meets the threshold of 2
-                return x
+                return x, np.float32
             sums = arriving(g, network, p, sources, 0)
             assert sums is not None
-            return g.add("Greater", [sums, g.constant(1, plan.dtype)], f"{p.name}/fired")
+            one = g.constant(1, plan.dtype)
+            return g.add("Greater", [sums, one], f"{p.name}/fired", label=p.name), np.bool_
         case Product():
             made = product(g, network, p, sources)
             if made is None:
-                return _zeros(g, lanes, p.shape, np.float32)
-            return sent(g, made, plan, p.name)
+                return _zeros(g, lanes, p.shape, np.float32), np.float32
+            return sent(g, made, plan, p.name), np.float32
         case Graded():
             shift = fx.SHIFT if plan.bias or p.shift else 0
             sums = arriving(g, network, p, sources, shift)
-            return graded(g, p, plan, drive(g, p, plan, sums, lanes))
+            return graded(g, p, plan, drive(g, p, plan, sums, lanes)), np.float32
         case Lif() | Readout():
             sums = arriving(g, network, p, sources, fx.SHIFT)
             return neurons(p, plan, drive(g, p, plan, sums, lanes))
@@ -203,14 +208,19 @@ class _Whole:
             if isinstance(p, Input):
                 x = g.add("Transpose", [p.name], f"{p.name}/time", perm=_swapped(p.shape))
                 x = g.reshape(x, only_shape(p.shape), f"{p.name}/lanes")
-            else:
-                x = _send(g, network, p, self._source, lanes, self._neurons)
                 dtype = spike_dtype(network, p.name)
-                y = g.cast(x, dtype, f"{p.name}/{np.dtype(dtype).name}")
-                y = g.reshape(y, (network.steps, -1, *p.shape), f"{p.name}/time")
-                g.output("Transpose", [y], p.name, perm=_swapped(p.shape))
+            else:
+                x, dtype = _send(g, network, p, self._source, lanes, self._neurons)
+                self._deliver(p, x, dtype)
             if any(q.pre == p.name for q in network.projections):
-                self.sent[p.name] = g.cast(x, np.float32, f"{p.name}/sent")
+                self.sent[p.name] = g.cast(x, np.float32, f"{p.name}/sent", dtype)
+
+    def _deliver(self, p: Population, x: str, dtype: Any) -> None:
+        """Make a population's lanes an output of the graph."""
+        g, out = self.g, spike_dtype(self.network, p.name)
+        x = g.cast(x, out, f"{p.name}/{np.dtype(out).name}", dtype)
+        x = g.reshape(x, (self.network.steps, -1, *p.shape), f"{p.name}/time")
+        g.output("Transpose", [x], p.name, perm=_swapped(p.shape))
 
     def _source(self, q: Projection) -> str | None:
         g, steps = self.g, self.network.steps
@@ -231,10 +241,11 @@ class _Whole:
             "Reshape", [moved, g.constant(only_shape(shape), np.int64)], f"{name}.lanes"
         )
 
-    def _neurons(self, p: Lif | Readout, plan: Plan, drive_: str) -> str:
+    def _neurons(self, p: Lif | Readout, plan: Plan, drive_: str) -> Typed:
         g, batch = self.g, _batch(self.network)
-        if not plan.keeps_u and not plan.keeps_v:
-            return step(g, p, plan, drive_, None, None)[0]
+        if not plan.keeps_u and not plan.keeps_v:  # a gate: its steps do not know each other
+            sends = step(g, p, plan, drive_, None, None, label=p.name)[0]
+            return sends, np.bool_ if isinstance(p, Lif) else plan.dtype
         kinds = [k for k, keeps in (("u", plan.keeps_u), ("v", plan.keeps_v)) if keeps]
         start = [_zeros(g, self.batch, p.shape, plan.dtype) for _ in kinds]
         over = g.reshape(drive_, (self.network.steps, -1, *p.shape), f"{p.name}/drive.time")
@@ -260,7 +271,7 @@ class _Whole:
             body=body,
             num_scan_inputs=1,
         )
-        return g.reshape(made[-1], only_shape(p.shape), f"{p.name}/neurons.lanes")
+        return g.reshape(made[-1], only_shape(p.shape), f"{p.name}/neurons.lanes"), out_type
 
 
 class _Step:
@@ -279,13 +290,14 @@ class _Step:
     def build(self) -> None:
         g, network = self.g, self.network
         for p in network.populations:
-            dtype = spike_dtype(network, p.name)
+            dtype: Any = spike_dtype(network, p.name)
             x = y = self.names[p.name]
             if not isinstance(p, Input):
-                x = _send(g, network, p, self._source, self.lanes, self._neurons)
+                x, found = _send(g, network, p, self._source, self.lanes, self._neurons)
                 g.output("Cast", [x], y, to=element(dtype))
+                dtype = found
             if any(q.pre == p.name and q.delay == 0 for q in network.projections):
-                self.sent[p.name] = g.cast(x, np.float32, f"{p.name}/sent")
+                self.sent[p.name] = g.cast(x, np.float32, f"{p.name}/sent", dtype)
             past = f"{p.name}/past"
             if past in self.states:
                 self._remember(past, y)
@@ -310,19 +322,19 @@ class _Step:
         then = g.once("Gather", [self.names[past], index], name, axis=1)
         return g.once("Cast", [then], f"{name}.sent", to=element(np.float32))
 
-    def _neurons(self, p: Lif | Readout, plan: Plan, drive_: str) -> str:
+    def _neurons(self, p: Lif | Readout, plan: Plan, drive_: str) -> Typed:
         g = self.g
         before: dict[str, str] = {}
         for kind in "uv":
             if f"{p.name}/{kind}" in self.states:
                 held = self.names[f"{p.name}/{kind}"]
                 before[kind] = g.cast(held, plan.dtype, f"{p.name}/{kind}.before")
-        sends, u, v = step(g, p, plan, drive_, before.get("u"), before.get("v"))
+        sends, u, v = step(g, p, plan, drive_, before.get("u"), before.get("v"), label=p.name)
         for kind, after in (("u", u), ("v", v)):
             if after is not None:
                 state = self.states[f"{p.name}/{kind}"]
                 g.output("Cast", [after], self.names[state.name + NEXT], to=element(state.dtype))
-        return sends
+        return sends, np.bool_ if isinstance(p, Lif) else plan.dtype
 
 
 def _recurrent(g: Graph, network: Network) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from stformer import __version__
 from stformer.network import IntArray, Shape
 
 OPSET = 18  # the first whose Pad takes axes; onnxruntime has run it since 1.14
@@ -87,8 +88,9 @@ class Graph:
         self.constants[name] = array
         return name
 
-    def cast(self, x: str, dtype: Any, name: str) -> str:
-        return self.add("Cast", [x], name, to=element(dtype))
+    def cast(self, x: str, dtype: Any, name: str, found: Any = None) -> str:
+        """x in another type; x itself where it is `found` to have that type already."""
+        return x if found is dtype else self.add("Cast", [x], name, to=element(dtype))
 
     def reshape(self, x: str, shape: Sequence[int], name: str) -> str:
         return self.add("Reshape", [x, self.constant(shape, np.int64)], name)
@@ -119,12 +121,16 @@ def model(
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
     metadata: dict[str, str],
-    version: str,
+    lanes: str,
 ) -> onnx.ModelProto:
-    """A checked model with every shape in it.
+    """A model with every shape in it.
+
+    Args:
+        lanes: what to call a first axis that inference has no name for; a second one is the
+            batch.
 
     Raises:
-        onnx.checker.ValidationError, onnx.shape_inference.InferenceError: our own mistake.
+        onnx.shape_inference.InferenceError: our own mistake.
     """
     initializers = [numpy_helper.from_array(a, n) for n, a in sorted(graph.constants.items())]
     proto = helper.make_model(
@@ -132,14 +138,25 @@ def model(
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="stformer",
-        producer_version=version,
+        producer_version=__version__,
     )
     helper.set_model_props(proto, metadata)
-    onnx.checker.check_model(proto, full_check=True)
-    inferred: onnx.ModelProto = onnx.shape_inference.infer_shapes(
+    proto = onnx.shape_inference.infer_shapes(
         proto, check_type=True, strict_mode=True, data_prop=True
     )
-    return inferred
+    _name_axes(proto.graph, lanes)
+    return proto
+
+
+def _name_axes(graph: onnx.GraphProto, lanes: str) -> None:
+    for info in graph.value_info:
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim):
+            if not dim.HasField("dim_value") and dim.dim_param != "batch":
+                dim.dim_param = "batch" if axis else lanes
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _name_axes(attribute.g, lanes)
 
 
 def only_shape(shape: Shape) -> list[int]:

@@ -45,13 +45,20 @@ def bias(g: Graph, p: Lif | Readout | Graded, dtype: Any) -> str:
 
 
 def step(
-    g: Graph, p: Lif | Readout, plan: Plan, drive_: str, u: str | None, v: str | None
+    g: Graph,
+    p: Lif | Readout,
+    plan: Plan,
+    drive_: str,
+    u: str | None,
+    v: str | None,
+    label: str = "",
 ) -> tuple[str, str | None, str | None]:
     """One step of a population.
 
     Args:
         drive_: what `drive` returns, of this step.
         u, v: states before it, in the plan's type; None where the plan keeps none.
+        label: name of the node that compares with the threshold.
 
     Returns:
         (spikes as booleans, or v of a readout; u; v after the reset), states None as before.
@@ -70,7 +77,7 @@ def step(
     if isinstance(p, Readout):
         return membrane, u, None if v is None else membrane
     threshold = g.parameter(f"{name}/threshold", np.asarray(p.vth << fx.SHIFT, dtype))
-    spikes = g.add("Greater", [membrane, threshold], f"{name}/fired")
+    spikes = g.add("Greater", [membrane, threshold], f"{name}/fired", label=label)
     if v is not None:
         v = g.add("Where", [spikes, g.constant(0, dtype), membrane], f"{name}/v.reset")
     return spikes, u, v
