@@ -139,12 +139,12 @@ def _odd(keep: int) -> int:
 def digits(network: Network, p: Conv) -> int | None:
     """Bits of what a source sends that one float32 convolution takes exactly.
 
-    None where it takes all of them. Convolutions of float64 are not to be had everywhere.
+    None where it takes all of them, 0 where it takes none. Convolutions of float64 are not to be had everywhere.
     """
     if bounds(network).added[p.name] >> p.weight_exp < FLOAT32_EXACT:
         return None
     gain = int(np.abs(effective_weight(p)).reshape(len(p.weight), -1).sum(axis=1).max())
-    return (FLOAT32_EXACT // (gain >> p.weight_exp)).bit_length() - 1
+    return max(FLOAT32_EXACT // (gain >> p.weight_exp), 1).bit_length() - 1
 
 
 def exact(network: Network, p: Projection) -> type[np.float32] | type[np.float64]:
