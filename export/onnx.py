@@ -104,13 +104,22 @@ class Onnx:
         model = onnx.load(str(path), load_external_data=False)
         found = {p.key: p.value for p in model.metadata_props}
         assert found["stformer.digest"] == network.digest(), "another network's digest"
-        held = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+        held = {i.name: numpy_helper.to_array(i) for i in _initializers(model.graph)}
         for name, wanted in _parameters(network, options):
             assert name in held, f"no {name}"
             assert held[name].dtype == wanted.dtype, f"{name} of type {held[name].dtype}"
             assert np.array_equal(held[name], wanted), f"other values in {name}"
         if find_spec("onnxruntime"):
             _check_run(network, path, options)
+
+
+def _initializers(graph: Any) -> Iterator[Any]:
+    """Of a graph and the bodies in it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _initializers(attribute.g)
 
 
 def _check_run(network: Network, path: Path, options: Options) -> None:

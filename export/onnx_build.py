@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 from typing_extensions import assert_never
 
 from stformer import fixedpoint as fx
@@ -94,7 +94,7 @@ def one_step(network: Network, notes: list[str]) -> onnx.ModelProto:
     inputs += [value(s.name, s.dtype, (batch, *s.shape)) for s in kept]
     outputs += [value(s.name + NEXT, s.dtype, (batch, *s.shape)) for s in kept]
     g.reserve([i.name for i in (*inputs, *outputs)])
-    lanes = _count(g, network)
+    lanes = _count(g, next((p.name for p in network.inputs), None))
     _Step(g, network, lanes, {i.name: i.name for i in (*inputs, *outputs)}).build()
     more = {"variant": "step", "states": json.dumps({s.name: s.name + NEXT for s in kept})}
     return _model(g, network, inputs, outputs, notes, more)
@@ -118,7 +118,7 @@ def _model(
         **{f"stformer.{key}": text for key, text in more.items()},
     }
     lanes = "batch" if more["variant"] == "step" or network.recurrent else "lanes"
-    return model(g, network.name, inputs, outputs, metadata, lanes)
+    return model(g.finish(network.name, inputs, outputs), metadata, lanes)
 
 
 def _batch(network: Network) -> Dim:
@@ -136,11 +136,11 @@ def _interface(
     return [described(p) for p in network.inputs], [described(p) for p in rest]
 
 
-def _count(g: Graph, network: Network) -> str:
+def _count(g: Graph, frames: str | None) -> str:
     """How many samples there are, int64 [1]."""
-    if not network.inputs:
+    if frames is None:
         return g.constant([1], np.int64)
-    return g.add("Shape", [network.inputs[0].name], "batch", start=0, end=1)
+    return g.add("Shape", [frames], "batch", start=0, end=1)
 
 
 def _zeros(g: Graph, lanes: str, shape: Shape, dtype: Any) -> str:
@@ -201,7 +201,7 @@ class _Whole:
 
     def build(self) -> None:
         g, network = self.g, self.network
-        self.batch = _count(g, network)
+        self.batch = _count(g, next((p.name for p in network.inputs), None))
         steps = g.constant([network.steps], np.int64)
         lanes = g.add("Mul", [self.batch, steps], "lanes")
         for p in network.populations:
@@ -233,10 +233,14 @@ class _Whole:
         unfolded = g.once(
             "Reshape", [x, g.constant((steps, -1, *shape), np.int64)], f"{q.pre}/sent.time"
         )
-        # Crops at one end what it adds at the other: nothing leaves its sample.
-        pads = g.constant((q.delay, -q.delay), np.int64)
+        # Cut at one end, silence at the other: nothing leaves its sample. One Pad with a negative
+        # end would do, but not every runtime takes it.
+        late, early = max(q.delay, 0), max(-q.delay, 0)
         axes = g.constant((0,), np.int64)
-        moved = g.once("Pad", [unfolded, pads, "", axes], name)
+        ends = [g.constant((i,), np.int64) for i in (early, steps - late)]
+        pads = g.constant((late, early), np.int64)
+        kept = g.once("Slice", [unfolded, *ends, axes], f"{name}.kept")
+        moved = g.once("Pad", [kept, pads, "", axes], name)
         return g.once(
             "Reshape", [moved, g.constant(only_shape(shape), np.int64)], f"{name}.lanes"
         )
@@ -253,17 +257,16 @@ class _Whole:
         now = g.fresh(f"{p.name}/drive.now")
         shape = (batch, *p.shape)
         out_type = np.bool_ if isinstance(p, Lif) else np.int32
-        with g.body() as nodes:
+        with g.body(f"{p.name}/step"):
             sends, u, v = step(g, p, plan, now, before.get("u"), before.get("v"))
             if isinstance(p, Readout):
                 sends = g.cast(sends, np.int32, f"{p.name}/value")
             after = [x for x in (u, v) if x is not None]
-        body = helper.make_graph(
-            nodes,
-            f"{p.name}/step",
-            [value(x, plan.dtype, shape) for x in (*before.values(), now)],
-            [*(value(x, plan.dtype, shape) for x in after), value(sends, out_type, shape)],
-        )
+            body = g.finish(
+                f"{p.name}/step",
+                [value(x, plan.dtype, shape) for x in (*before.values(), now)],
+                [*(value(x, plan.dtype, shape) for x in after), value(sends, out_type, shape)],
+            )
         ends = [f"{p.name}/{k}.end" for k in kinds]
         made = g.add_many(
             *("Scan", [*start, over], [*ends, f"{p.name}/neurons"]),
@@ -341,8 +344,8 @@ def _recurrent(g: Graph, network: Network) -> None:
     """The whole network step after step: one Scan over what `one_step` would be."""
     kept = states(network)
     batch = _batch(network)
-    count = _count(g, network)
     inputs = network.inputs
+    count = _count(g, inputs[0].name)
     rest = [p for p in network.populations if not isinstance(p, Input)]
     start = [_zeros(g, count, s.shape, s.dtype) for s in kept]
     frames = [
@@ -357,14 +360,13 @@ def _recurrent(g: Graph, network: Network) -> None:
     def held(s: State, end: str) -> onnx.ValueInfoProto:
         return value(names[s.name + end], s.dtype, (batch, *s.shape))
 
-    with g.body() as nodes:
-        _Step(g, network, count, names).build()
-    body = helper.make_graph(
-        nodes,
-        f"{network.name}/step",
-        [*(held(s, "") for s in kept), *map(of, inputs)],
-        [*(held(s, NEXT) for s in kept), *map(of, rest)],
-    )
+    with g.body(f"{network.name}/step"):
+        _Step(g, network, _count(g, names[inputs[0].name]), names).build()
+        body = g.finish(
+            f"{network.name}/step",
+            [*(held(s, "") for s in kept), *map(of, inputs)],
+            [*(held(s, NEXT) for s in kept), *map(of, rest)],
+        )
     outputs = [*(f"{s.name}.end" for s in kept), *(f"{p.name}/steps" for p in rest)]
     made = g.add_many(
         *("Scan", [*start, *frames], outputs),

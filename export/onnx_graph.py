@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,22 +20,17 @@ IR_VERSION = 8  # the one that came with it
 
 Array = npt.NDArray[Any]
 Dim = int | str
-Body = tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto], onnx.GraphProto]
 
 
 class Graph:
-    """One graph that grows; a body of a Scan sees its names and constants.
+    """One graph that grows, and the bodies of its Scans, one at a time.
 
-    Attributes:
-        constants: name -> array, the initializers.
-        nodes: of the graph, or of the body that is being written.
+    A body has constants of its own: tools that cut graphs lose those of the graph around it.
     """
 
     def __init__(self) -> None:
-        self.constants: dict[str, Array] = {}
-        self.nodes: list[onnx.NodeProto] = []
+        self._scope = _Scope(prefix="")
         self._taken: set[str] = set()
-        self._known: dict[str, str] = {}
 
     def reserve(self, names: Sequence[str]) -> None:
         """Keep names for `output`."""
@@ -63,30 +59,29 @@ class Graph:
         """A node of several outputs, called `label`, or else as its last output."""
         outputs = [self.fresh(name) for name in names]
         label = label or outputs[-1]  # onnxruntime wants them to differ
-        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=label, **attributes))
+        self._scope.nodes.append(helper.make_node(op, list(inputs), outputs, name=label, **attributes))
         return outputs
 
     def output(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> None:
         """A node whose output has a name that is already taken for it."""
-        self.nodes.append(helper.make_node(op, list(inputs), [name], name=f"{name}/out", **attributes))
+        self._scope.nodes.append(helper.make_node(op, list(inputs), [name], name=f"{name}/out", **attributes))
 
     def once(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """As `add`, but a second call with the same name returns the first one's output."""
-        if name not in self._known:
-            self._known[name] = self.add(op, inputs, name, **attributes)
-        return self._known[name]
+        if name not in self._scope.known:
+            self._scope.known[name] = self.add(op, inputs, name, **attributes)
+        return self._scope.known[name]
 
     def parameter(self, name: str, value: IntArray) -> str:
         """A constant of the network, under its own name, in the type it has there."""
-        self.constants[name] = value
+        self._scope.constants[name] = value
         return name
 
     def constant(self, value: Any, dtype: Any) -> str:
         """A constant of the format (a shape, a factor), shared by all who need the same."""
         array = np.asarray(value, dtype)
-        name = f"{array.dtype.name}/{array.tolist()}".replace(" ", "")
-        self.constants[name] = array
-        return name
+        name = f"{self._scope.prefix}{array.dtype.name}/{array.tolist()}".replace(" ", "")
+        return self.parameter(name, array)
 
     def cast(self, x: str, dtype: Any, name: str, found: Any = None) -> str:
         """x in another type; x itself where it is `found` to have that type already."""
@@ -96,14 +91,40 @@ class Graph:
         return self.add("Reshape", [x, self.constant(shape, np.int64)], name)
 
     @contextmanager
-    def body(self) -> Iterator[list[onnx.NodeProto]]:
-        """Nodes that are added in the block go into a body; what was known once, is not there."""
-        outer = self.nodes, self._known
-        self.nodes, self._known = [], dict(self._known)
+    def body(self, prefix: str) -> Iterator[None]:
+        """What is added in the block goes into a body, which `finish` ends there."""
+        outer = self._scope
+        self._scope = _Scope(prefix=f"{prefix}/")
         try:
-            yield self.nodes
+            yield
         finally:
-            self.nodes, self._known = outer
+            self._scope = outer
+
+    def finish(
+        self,
+        name: str,
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
+    ) -> onnx.GraphProto:
+        """The graph, or the body, of what was added."""
+        constants = sorted(self._scope.constants.items())
+        held = [numpy_helper.from_array(array, key) for key, array in constants]
+        return helper.make_graph(self._scope.nodes, name, inputs, outputs, held)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Scope:
+    """A graph or body that is being written.
+
+    Attributes:
+        prefix: of shared constants, so that no body's hides one of the graph's.
+        known: what `once` has made.
+    """
+
+    prefix: str
+    constants: dict[str, Array] = field(default_factory=dict)
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    known: dict[str, str] = field(default_factory=dict)
 
 
 def element(dtype: Any) -> int:
@@ -116,12 +137,7 @@ def value(name: str, dtype: Any, shape: Sequence[Dim]) -> onnx.ValueInfoProto:
 
 
 def model(
-    graph: Graph,
-    name: str,
-    inputs: Sequence[onnx.ValueInfoProto],
-    outputs: Sequence[onnx.ValueInfoProto],
-    metadata: dict[str, str],
-    lanes: str,
+    graph: onnx.GraphProto, metadata: dict[str, str], lanes: str
 ) -> onnx.ModelProto:
     """A model with every shape in it.
 
@@ -132,9 +148,8 @@ def model(
     Raises:
         onnx.shape_inference.InferenceError: our own mistake.
     """
-    initializers = [numpy_helper.from_array(a, n) for n, a in sorted(graph.constants.items())]
     proto = helper.make_model(
-        helper.make_graph(graph.nodes, name, inputs, outputs, initializers),
+        graph,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="stformer",

@@ -23,8 +23,6 @@ def drive(g: Graph, p: Lif | Readout | Graded, plan: Plan, sums: str | None, lan
     Returns:
         [lanes, *shape] in the plan's type; only the sums where the current is kept.
     """
-    if plan.bias:
-        bias(g, p, plan.dtype)
     biased = plan.bias and not plan.keeps_u
     if sums is None:
         shape = g.add("Concat", [lanes, g.constant(p.shape, np.int64)], f"{p.name}/shape", axis=0)
