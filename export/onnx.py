@@ -72,9 +72,7 @@ class Onnx:
             ),
         ]
         if network.source:
-            out.append(
-                Note(where="network", what="how to rebuild the trained module is left out")
-            )
+            out.append(Note(where="network", what="how to rebuild the trained module is left out"))
         if options.step:
             out.append(
                 Note(
@@ -100,15 +98,23 @@ class Onnx:
         import onnx
         from onnx import numpy_helper
 
-        onnx.checker.check_model(str(path), full_check=True)
+        from stformer.export.onnx_graph import constant_name
+
+        try:
+            onnx.checker.check_model(str(path), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
+            raise AssertionError(f"onnx's checker: {e}") from e
         model = onnx.load(str(path), load_external_data=False)
         found = {p.key: p.value for p in model.metadata_props}
         assert found["stformer.digest"] == network.digest(), "another network's digest"
         held = {i.name: numpy_helper.to_array(i) for i in _initializers(model.graph)}
         for name, wanted in _parameters(network, options):
             assert name in held, f"no {name}"
-            assert held[name].dtype == wanted.dtype, f"{name} of type {held[name].dtype}"
-            assert np.array_equal(held[name], wanted), f"other values in {name}"
+            array = held.pop(name)
+            assert array.dtype == wanted.dtype, f"{name} of type {array.dtype}"
+            assert np.array_equal(array, wanted), f"other values in {name}"
+        for name, array in held.items():
+            assert name.endswith(constant_name(array)), f"another value in {name}"
         if find_spec("onnxruntime"):
             _check_run(network, path, options)
 
@@ -125,8 +131,10 @@ def _initializers(graph: Any) -> Iterator[Any]:
 def _check_run(network: Network, path: Path, options: Options) -> None:
     """Every population must send what the definition says for what the file's others sent."""
     inputs = inputs_for(network, SAMPLES, np.random.default_rng(0))
-    frames = {name: x.astype(spike_dtype(network, name)) for name, x in inputs.items()}
-    outputs = _run_steps(network, path, frames) if options.step else _run(path, frames)
+    frames: dict[str, Array] = {
+        name: x.astype(spike_dtype(network, name)) for name, x in inputs.items()
+    }
+    outputs = run_steps(network, path, frames) if options.step else run_sample(path, frames)
     trace = Trace(
         network=network.digest(),
         inputs=digest_inputs(inputs),
@@ -139,13 +147,14 @@ def _check_run(network: Network, path: Path, options: Options) -> None:
             assert np.array_equal(trace[p.name], wanted), f"{p.name} sends something else"
 
 
-def _run(path: Path, frames: dict[str, Array]) -> dict[str, Array]:
+def run_sample(path: Path, frames: dict[str, Array]) -> dict[str, Array]:
+    """What the file sends for frames [samples, T, *shape] of the inputs."""
     session = _session(path)
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, frames), strict=True))
 
 
-def _run_steps(network: Network, path: Path, frames: dict[str, Array]) -> dict[str, Array]:
+def run_steps(network: Network, path: Path, frames: dict[str, Array]) -> dict[str, Array]:
     """A sample, step after step: what goes out of a state goes into it again."""
     from stformer.export.onnx_build import NEXT, states
 
@@ -223,7 +232,9 @@ def _range_problems(network: Network) -> Iterator[Problem]:
 
 
 def _size_problems(network: Network) -> Iterator[Problem]:
-    size = sum(np.asarray(q.weight).size for q in network.projections if not isinstance(q, Operand))
+    size = sum(
+        np.asarray(q.weight).size for q in network.projections if not isinstance(q, Operand)
+    )
     if size > MAX_BYTES:
         yield Problem(
             where="network",

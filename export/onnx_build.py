@@ -62,7 +62,7 @@ def states(network: Network) -> list[State]:
     for p in network.populations:
         plan = plans(network)[p.name]
         if plan.keeps_u:
-            dtype = np.int32 if plan.current < 2**31 else np.int64
+            dtype: Any = np.int32 if plan.current < 2**31 else np.int64
             out.append(State(name=f"{p.name}/u", dtype=dtype, shape=p.shape))
         if plan.keeps_v:
             out.append(State(name=f"{p.name}/v", dtype=np.int32, shape=p.shape))
@@ -241,9 +241,7 @@ class _Whole:
         pads = g.constant((late, early), np.int64)
         kept = g.once("Slice", [unfolded, *ends, axes], f"{name}.kept")
         moved = g.once("Pad", [kept, pads, "", axes], name)
-        return g.once(
-            "Reshape", [moved, g.constant(only_shape(shape), np.int64)], f"{name}.lanes"
-        )
+        return g.once("Reshape", [moved, g.constant(only_shape(shape), np.int64)], f"{name}.lanes")
 
     def _neurons(self, p: Lif | Readout, plan: Plan, drive_: str) -> Typed:
         g, batch = self.g, _batch(self.network)

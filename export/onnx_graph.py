@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from stformer import __version__
-from stformer.network import IntArray, Shape
+from stformer.network import Shape
 
 OPSET = 18  # the first whose Pad takes axes; onnxruntime has run it since 1.14
 IR_VERSION = 8  # the one that came with it
@@ -59,12 +59,16 @@ class Graph:
         """A node of several outputs, called `label`, or else as its last output."""
         outputs = [self.fresh(name) for name in names]
         label = label or outputs[-1]  # onnxruntime wants them to differ
-        self._scope.nodes.append(helper.make_node(op, list(inputs), outputs, name=label, **attributes))
+        self._scope.nodes.append(
+            helper.make_node(op, list(inputs), outputs, name=label, **attributes)
+        )
         return outputs
 
     def output(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> None:
         """A node whose output has a name that is already taken for it."""
-        self._scope.nodes.append(helper.make_node(op, list(inputs), [name], name=f"{name}/out", **attributes))
+        self._scope.nodes.append(
+            helper.make_node(op, list(inputs), [name], name=f"{name}/out", **attributes)
+        )
 
     def once(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """As `add`, but a second call with the same name returns the first one's output."""
@@ -72,7 +76,7 @@ class Graph:
             self._scope.known[name] = self.add(op, inputs, name, **attributes)
         return self._scope.known[name]
 
-    def parameter(self, name: str, value: IntArray) -> str:
+    def parameter(self, name: str, value: Array) -> str:
         """A constant of the network, under its own name, in the type it has there."""
         self._scope.constants[name] = value
         return name
@@ -80,8 +84,7 @@ class Graph:
     def constant(self, value: Any, dtype: Any) -> str:
         """A constant of the format (a shape, a factor), shared by all who need the same."""
         array = np.asarray(value, dtype)
-        name = f"{self._scope.prefix}{array.dtype.name}/{array.tolist()}".replace(" ", "")
-        return self.parameter(name, array)
+        return self.parameter(f"{self._scope.prefix}{constant_name(array)}", array)
 
     def cast(self, x: str, dtype: Any, name: str, found: Any = None) -> str:
         """x in another type; x itself where it is `found` to have that type already."""
@@ -127,6 +130,11 @@ class _Scope:
     known: dict[str, str] = field(default_factory=dict)
 
 
+def constant_name(array: Array) -> str:
+    """What a shared constant is called: by its value."""
+    return f"{array.dtype.name}/{array.tolist()}".replace(" ", "")
+
+
 def element(dtype: Any) -> int:
     """ONNX's number of a NumPy type."""
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
@@ -136,9 +144,7 @@ def value(name: str, dtype: Any, shape: Sequence[Dim]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, element(dtype), list(shape))
 
 
-def model(
-    graph: onnx.GraphProto, metadata: dict[str, str], lanes: str
-) -> onnx.ModelProto:
+def model(graph: onnx.GraphProto, metadata: dict[str, str], lanes: str) -> onnx.ModelProto:
     """A model with every shape in it.
 
     Args:

@@ -10,7 +10,7 @@ from stformer import fixedpoint as fx
 from stformer.export.onnx_graph import Graph, element
 from stformer.export.onnx_plan import CLIP, TOP, Plan, kept, kept_current
 from stformer.export.onnx_synapses import cut, truncated
-from stformer.network import Graded, Lif, Readout, bias_of
+from stformer.network import Graded, Lif, Readout
 
 
 def drive(g: Graph, p: Lif | Readout | Graded, plan: Plan, sums: str | None, lanes: str) -> str:

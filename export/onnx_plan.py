@@ -139,7 +139,8 @@ def _odd(keep: int) -> int:
 def digits(network: Network, p: Conv) -> int | None:
     """Bits of what a source sends that one float32 convolution takes exactly.
 
-    None where it takes all of them, 0 where it takes none. Convolutions of float64 are not to be had everywhere.
+    None where it takes all of them, 0 where it takes none. Few runtimes have convolutions of
+    float64.
     """
     if bounds(network).added[p.name] >> p.weight_exp < FLOAT32_EXACT:
         return None
