@@ -135,7 +135,7 @@ class Format(Protocol):
         ...
 
 
-FORMATS: dict[str, str] = {}
+FORMATS: dict[str, str] = {"onnx": "stformer.export.onnx:Onnx"}
 
 # What can be read, and by which function (Path, Reading) -> Imported.
 READERS: dict[str, str] = {}
