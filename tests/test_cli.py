@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
     ("words", "parts"),
     [
         ([], ["no command", "verify"]),
-        (["vrify"], ["'vrify'", "info, export, import, run, verify", "Did you mean 'verify'?"]),
+        (["vrify"], ["'vrify'", "info, export, run, verify", "Did you mean 'verify'?"]),
         (["xyzzy"], ["'xyzzy'"]),
         (["--verison"], ["'--verison'", "Did you mean '--version'?"]),
         (["run", "--bakend", "cpu"], ["stformer run", "did you mean '--backend'?"]),
@@ -265,7 +265,7 @@ def test_targets_say_why_not(call: Call, monkeypatch: pytest.MonkeyPatch) -> Non
         out = call("targets")[1]
     finally:
         del deploy.BACKENDS["broken-import"]
-    assert list(found)[:4] == ["reference", "cpu", "torch", "lava-sim"]
+    assert list(found)[:5] == ["reference", "cpu", "torch", "onnx", "lava-sim"]
     assert found["reference"] == {"name": "reference", "available": True, "why": None, "get": None}
     assert found["fake"]["why"] == "no chip on this desk"
     assert found["fake"]["get"] == "pip install chip"

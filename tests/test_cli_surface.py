@@ -32,8 +32,7 @@ SURFACE = {
         "--cluster",
     },
     "info": {"--set"},
-    "export": {"--to", "-o", "--output", "--allow-extensions", "--step"},
-    "import": {"-o", "--output", "--steps", "--dt", "--shape"},
+    "export": {"--to", "-o", "--output", "--step"},
     "run": {"--backend", "--data", "--samples", "-o", "--output", "--state", "--cluster"},
     "verify": {
         "--backend",
