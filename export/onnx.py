@@ -142,9 +142,15 @@ def _check_run(network: Network, path: Path, options: Options) -> None:
         spikes={p.name: (frames | outputs)[p.name] for p in network.populations},
     )
     for p in network.populations:
-        if not isinstance(p, Input):
-            wanted = replay(network, p.name, trace).spikes
-            assert np.array_equal(trace[p.name], wanted), f"{p.name} sends something else"
+        if isinstance(p, Input):
+            continue
+        alone = replay(network, p.name, trace)
+        assert np.array_equal(trace[p.name], alone.spikes), f"{p.name} sends something else"
+        for state, wanted in ((f"{p.name}/u", alone.u), (f"{p.name}/v", alone.v)):
+            if state in outputs:
+                assert wanted is not None and np.array_equal(outputs[state], wanted), (
+                    f"{state} goes out as something else"
+                )
 
 
 def run_sample(path: Path, frames: dict[str, Array]) -> dict[str, Array]:
@@ -155,7 +161,11 @@ def run_sample(path: Path, frames: dict[str, Array]) -> dict[str, Array]:
 
 
 def run_steps(network: Network, path: Path, frames: dict[str, Array]) -> dict[str, Array]:
-    """A sample, step after step: what goes out of a state goes into it again."""
+    """A sample, step after step: what goes out of a state goes into it again.
+
+    Returns:
+        population, or state after each step -> [samples, T, *shape].
+    """
     from stformer.export.onnx_build import NEXT, states
 
     samples = len(next(iter(frames.values()))) if frames else 1
@@ -167,7 +177,7 @@ def run_steps(network: Network, path: Path, frames: dict[str, Array]) -> dict[st
         now = {name: x[:, t] for name, x in frames.items()}
         made = dict(zip(names, session.run(names, now | held), strict=True))
         held = {name: made.pop(name + NEXT) for name in held}
-        steps.append(made)
+        steps.append(made | held)
     return {name: np.stack([made[name] for made in steps], axis=1) for name in steps[0]}
 
 
