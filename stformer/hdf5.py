@@ -330,8 +330,8 @@ class _Reader:
         """Unpack chunk by chunk ourselves: HDF5 grows its buffer as long as a gzip bomb asks."""
         plist = data.id.get_create_plist()
         filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-        if filters not in ([1], [2, 1]):  # deflate; shuffle, then deflate
-            self.refuse(what, f"filters {filters}", "gzip, with or without shuffle")
+        if filters not in ([], [1], [2, 1]):  # deflate; shuffle, then deflate
+            self.refuse(what, f"filters {filters}", "none, or gzip with or without shuffle")
         item, shape = data.dtype.itemsize, tuple(data.chunks or ())
         size = math.prod(shape) * item
         counts = [-(-n // c) for n, c in zip(data.shape, shape, strict=True)]
@@ -342,7 +342,7 @@ class _Reader:
         for index in product(*(range(n) for n in counts)):
             at = tuple(i * c for i, c in zip(index, shape, strict=True))
             mask, packed = data.id.read_direct_chunk(at)
-            raw = zlib.decompressobj().decompress(packed, size + 1)
+            raw = zlib.decompressobj().decompress(packed, size + 1) if filters else packed
             if mask or len(raw) != size:
                 self.refuse(what, f"a chunk of {len(raw)} bytes", f"{size}")
             values = np.frombuffer(raw, np.uint8)

@@ -43,7 +43,9 @@ def outcome(backend: str, networks: list[Network]) -> str:
             return "refused"
         inputs = inputs_for(network, 4, np.random.default_rng(1))
         expected = interpret.run(network, inputs, probe=probe)
-        report = compare(expected, engine.run(network, inputs, probe=probe), network, states=states)
+        report = compare(
+            expected, engine.run(network, inputs, probe=probe), network, states=states
+        )
         assert report.proven, report.to_text()
     return "exact"
 
