@@ -261,7 +261,7 @@ class _Reader:
             self.refuse(what, f"type {data.dtype!s:.80}", "numbers or texts")
         self.count(what, data)
         if data.chunks:
-            return self.chunked(what, data, TREE_CHUNK)
+            return self.chunked(what, data, TREE_CHUNK, plain=True)
         if data.id.get_storage_size():  # none: never written, HDF5 gives the fill value
             self.stored_here(what, data, math.prod(data.shape) * data.dtype.itemsize)
         else:
@@ -326,12 +326,15 @@ class _Reader:
         result: IntArray = out.astype(native, copy=False)
         return result
 
-    def chunked(self, what: str, data: h5py.Dataset, most: int) -> npt.NDArray[Any]:
+    def chunked(
+        self, what: str, data: h5py.Dataset, most: int, *, plain: bool = False
+    ) -> npt.NDArray[Any]:
         """Unpack chunk by chunk ourselves: HDF5 grows its buffer as long as a gzip bomb asks."""
         plist = data.id.get_create_plist()
         filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-        if filters not in ([], [1], [2, 1]):  # deflate; shuffle, then deflate
-            self.refuse(what, f"filters {filters}", "none, or gzip with or without shuffle")
+        # deflate; shuffle, then deflate
+        if filters not in ([1], [2, 1]) and not (plain and not filters):
+            self.refuse(what, f"filters {filters}", "gzip, with or without shuffle")
         item, shape = data.dtype.itemsize, tuple(data.chunks or ())
         size = math.prod(shape) * item
         counts = [-(-n // c) for n, c in zip(data.shape, shape, strict=True)]
