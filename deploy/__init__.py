@@ -45,8 +45,8 @@ BACKENDS: dict[str, str] = {
     "reference": "stformer.deploy.reference:Reference",
     "cpu": "stformer.deploy.cpu:Cpu",
     "torch": "stformer.deploy.torch:Torch",
-    "onnx": "stformer.deploy.onnx:Onnx",
     "lava-sim": "stformer.deploy.lava:LavaSim",
+    "onnx": "stformer.deploy.onnx:Onnx",
 }
 
 
