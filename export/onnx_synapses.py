@@ -153,9 +153,14 @@ def product(g: Graph, network: Network, p: Product, sources: Sources) -> str | N
             x = g.cast(x, dtype, f"{q.name}/float64")
         rows = (n, n) if q.port == "left" and p.mode == "mix" else (d, n)
         x = g.reshape(x, only_shape((p.heads, *rows)), f"{q.name}/heads")
-        if q.port == "left":
+        if q.port == "left" and dtype is np.float32:
             x = g.add("Transpose", [x], q.name, perm=(0, 1, 3, 2))
         factors[q.port] = x
     order = ("left", "right") if p.mode == "scores" else ("right", "left")
-    made = g.add("MatMul", [factors[port] for port in order], f"{p.name}/product")
+    inputs, name = [factors[port] for port in order], f"{p.name}/product"
+    if dtype is np.float32:
+        made = g.add("MatMul", inputs, name)
+    else:  # onnxruntime fuses a transpose with MatMul, and has no such kernel for float64
+        equation = "bhdn,bhdm->bhnm" if p.mode == "scores" else "bhdm,bhnm->bhdn"
+        made = g.add("Einsum", inputs, name, equation=equation)
     return g.reshape(made, only_shape(p.shape), f"{p.name}/sum")

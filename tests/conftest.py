@@ -27,6 +27,11 @@ def pytest_configure() -> None:
     np.seterr(over="raise", divide="raise", invalid="raise")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Dask's tests last: its threads and its way to start processes stay in this one."""
+    items.sort(key=lambda item: "test_cluster" in item.nodeid)
+
+
 def pytest_report_header() -> list[str]:
     """One line for each backend: whether it runs here, else why not."""
     from stformer.deploy import backends

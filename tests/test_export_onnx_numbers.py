@@ -16,7 +16,19 @@ from stformer import interpret, testing
 from stformer.export import Options
 from stformer.export.onnx import Onnx, run_sample, run_steps
 from stformer.export.onnx_build import states
-from stformer.network import Conv, Dense, Graded, Input, Lif, Network, OneToOne, Readout, no_bias
+from stformer.network import (
+    Conv,
+    Dense,
+    Graded,
+    Input,
+    Lif,
+    Network,
+    OneToOne,
+    Operand,
+    Product,
+    Readout,
+    no_bias,
+)
 from stformer.passes import assign_latency, schedule
 from stformer.trace import Probe
 
@@ -193,3 +205,28 @@ def test_sums_that_only_pass_through_large_numbers(kind: str, tmp_path: Path) ->
     assert interpret.run(network, given)["a"].item() == 76717
     Onnx().write(network, tmp_path / "x.onnx", Options())
     assert run_sample(tmp_path / "x.onnx", given)["a"].item() == 76717
+
+
+def test_products_beyond_float32(tmp_path: Path) -> None:
+    """Which onnxruntime must not fuse with the transpose of a factor: it has no such kernel."""
+    shape = (4, 2, 3)
+    network = assign_latency(
+        Network(
+            name="products",
+            steps=2,
+            populations=(
+                Input(name="in", shape=shape, low=-3000, high=3000),
+                Product(name="scores", shape=(2, 6, 6), mode="scores", heads=2),
+                Product(name="mix", shape=shape, mode="mix", heads=2),
+            ),
+            projections=(
+                Operand(name="q", pre="in", post="scores", port="left"),
+                Operand(name="k", pre="in", post="scores", port="right"),
+                Operand(name="w", pre="scores", post="mix", port="left"),
+                Operand(name="v", pre="in", post="mix", port="right"),
+            ),
+        )
+    )
+    frames = np.random.default_rng(0).integers(-3000, 3001, (3, 2, *shape), dtype=np.int32)
+    frames[0] = 3000
+    assert_edges(network, frames, tmp_path)
