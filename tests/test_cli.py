@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
     ("words", "parts"),
     [
         ([], ["no command", "verify"]),
-        (["vrify"], ["'vrify'", "info, export, run, verify", "Did you mean 'verify'?"]),
+        (["vrify"], ["'vrify'", "info, export, import, run, verify", "Did you mean 'verify'?"]),
         (["xyzzy"], ["'xyzzy'"]),
         (["--verison"], ["'--verison'", "Did you mean '--version'?"]),
         (["run", "--bakend", "cpu"], ["stformer run", "did you mean '--backend'?"]),

@@ -32,7 +32,8 @@ SURFACE = {
         "--cluster",
     },
     "info": {"--set"},
-    "export": {"--to", "-o", "--output", "--step"},
+    "export": {"--to", "-o", "--output", "--allow-extensions", "--step"},
+    "import": {"-o", "--output", "--steps", "--dt", "--shape"},
     "run": {"--backend", "--data", "--samples", "-o", "--output", "--state", "--cluster"},
     "verify": {
         "--backend",

@@ -60,8 +60,13 @@ COMMANDS: dict[str, Command] = {
         "stformer info model.stf",
     ),
     "export": Command(
-        "write a model for other software (ONNX), read back and run before it is done",
-        "stformer export --to onnx -o digits.onnx",
+        "write a model for other software (NIR, netx, ONNX), read back before it is done",
+        "stformer export --to nir -o digits.nir",
+    ),
+    "import": Command(
+        "make a model of a NIR graph or netx file that other software wrote",
+        "stformer import graph.nir --steps 32 -o graph.stf",
+        "stformer.cli.imports",
     ),
     "run": Command(
         "run a model on a backend: accuracy, firing rates, speed; saves the trace",

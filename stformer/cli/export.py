@@ -17,13 +17,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL", nargs="?", help="an .stf file; the packaged model by default"
     )
     parser.add_argument(
-        "--to", metavar="FORMAT", required=True, help="onnx; `stformer targets` lists them"
+        "--to",
+        metavar="FORMAT",
+        required=True,
+        help="nir, netx (lava-dl) or onnx; `stformer targets` lists them",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="PATH",
         help="file or folder to write; by default the model's name with the format's ending",
+    )
+    parser.add_argument(
+        "--allow-extensions",
+        action="store_true",
+        help="nir: write what the standard has no node for (products, graded sums) as documented "
+        "extensions, which other readers refuse",
     )
     parser.add_argument(
         "--step",
@@ -37,12 +46,16 @@ def run(args: argparse.Namespace) -> int:
     from stformer.errors import InputError
     from stformer.storage import load
 
-    if args.step and args.to != "onnx":
-        raise InputError("--step", f"with --to {args.to}", "--to onnx")
+    for flag, given, format_ in (
+        ("--allow-extensions", args.allow_extensions, "nir"),
+        ("--step", args.step, "onnx"),
+    ):
+        if given and args.to != format_:
+            raise InputError(flag, f"with --to {args.to}", f"--to {format_}")
     if args.output and args.model and _same(args.output, args.model):
         raise InputError(args.output, "the same path as the model", "another name")
     network = load(args.model)
-    options = export.Options(step=args.step)
+    options = export.Options(extensions=args.allow_extensions, step=args.step)
     done = export.export(args.to, network, args.output, options)
     emit(args, _plain(done), _text(done))
     return 0
