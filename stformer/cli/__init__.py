@@ -76,6 +76,14 @@ COMMANDS: dict[str, Command] = {
         "prove that backends give the same spikes, or show where they do not",
         "stformer verify --backend cpu,lava-sim --state",
     ),
+    "bundle": Command(
+        "all that a laboratory needs, in one folder bound by SHA-256",
+        "stformer bundle --hardware loihi2-kapoho-point -o bundle",
+    ),
+    "deploy": Command(
+        "the laboratory's side: check a bundle, make the script that runs it",
+        "stformer deploy bundle --site site.toml -o run.sh",
+    ),
     "plot": Command(
         "pictures: feature maps, spike rasters, firing rates, attention gates, training curves",
         "stformer plot features -o features.png",

@@ -7,24 +7,39 @@ from collections.abc import Callable
 from typing import Any
 
 from stformer.cli.common import emit
+from stformer.errors import InputError, Unavailable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes none of its own."""
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="only this backend or format; exit code 3 where it is not available",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from stformer import deploy, export
     from stformer.report import table
 
-    targets = [_target(name, deploy.load) for name in deploy.backends()]
-    formats = [_target(name, export.load) for name in export.FORMATS]
+    known = {**deploy.backends(), **export.FORMATS}
+    if args.name and args.name not in known:
+        raise InputError("target", f"'{args.name}'", ", ".join(known))
+    targets = [_target(n, deploy.load) for n in deploy.backends() if args.name in (None, n)]
+    formats = [_target(n, export.load) for n in export.FORMATS if args.name in (None, n)]
     head = ["why not", "how to get it"]
-    text = table(["backend", "runs here", *head], _rows(targets))
-    if formats:
-        text += "\n\n" + table(["format", "written here", *head], _rows(formats))
-    emit(args, {"targets": targets, "formats": formats}, text)
-    return 0
+    tables = [
+        table([kind, where, *head], _rows(found))
+        for kind, where, found in (
+            ("backend", "runs here", targets),
+            ("format", "written here", formats),
+        )
+        if found
+    ]
+    emit(args, {"targets": targets, "formats": formats}, "\n\n".join(tables))
+    missing = args.name and not any(t["available"] for t in (*targets, *formats))
+    return Unavailable.exit_code if missing else 0
 
 
 def _rows(found: list[dict[str, Any]]) -> list[list[str]]:
