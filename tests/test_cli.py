@@ -263,6 +263,7 @@ def test_targets_say_why_not(call: Call, monkeypatch: pytest.MonkeyPatch) -> Non
     try:
         found = {t["name"]: t for t in call.json("targets")["targets"]}
         out = call("targets")[1]
+        alone = call.json("targets", "fake", code=3)
     finally:
         del deploy.BACKENDS["broken-import"]
     assert list(found)[:5] == ["reference", "cpu", "torch", "onnx", "lava-sim"]
@@ -271,6 +272,9 @@ def test_targets_say_why_not(call: Call, monkeypatch: pytest.MonkeyPatch) -> Non
     assert found["fake"]["get"] == "pip install chip"
     assert "cannot be imported" in found["broken-import"]["why"]
     assert "pip install chip" in out
+    assert [t["name"] for t in alone["targets"]] == ["fake"] and alone["formats"] == []
+    assert call.json("targets", "onnx")["formats"][0]["name"] == "onnx"
+    assert "'lava'" in call.fails("targets", "lava")
 
 
 @pytest.mark.parametrize("name", ["targets", "datasets", "recipes", "info"])

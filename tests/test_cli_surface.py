@@ -31,6 +31,8 @@ SURFACE = {
         "--float-only",
         "--cluster",
     },
+    "bundle": {"--hardware", "--data", "--samples", "--backend", "-o", "--output"},
+    "deploy": {"--check", "--seal", "--site", "-o", "--output", "--dry-run"},
     "info": {"--set"},
     "export": {"--to", "-o", "--output", "--allow-extensions", "--step"},
     "import": {"-o", "--output", "--steps", "--dt", "--shape"},
