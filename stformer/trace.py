@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -90,6 +90,25 @@ class Trace:
         from stformer.storage import save_trace
 
         save_trace(path, self)
+
+
+def cut(trace: Trace, start: int, stop: int) -> Trace:
+    """Samples start...stop - 1, copied, so that the others can be let go; `inputs` stays."""
+
+    def some(arrays: Mapping[str, IntArray]) -> dict[str, IntArray]:
+        return {name: a[start:stop].copy() for name, a in arrays.items()}
+
+    return replace(trace, spikes=some(trace.spikes), u=some(trace.u), v=some(trace.v))
+
+
+def predicted(network: Network, trace: Trace) -> IntArray | None:
+    """Class of each sample, [S]: the largest value of the one readout after the last step."""
+    readouts = [p.name for p in network.readouts if p.name in trace.spikes]
+    if len(readouts) != 1:
+        return None
+    values = trace[readouts[0]][:, -1]
+    classes: IntArray = values.reshape(len(values), -1).argmax(axis=1)
+    return classes
 
 
 def spike_dtype(network: Network, name: str) -> type[np.uint8] | type[np.int32]:

@@ -24,7 +24,7 @@ from stformer.diagnose import classify, is_itself_wrong, side
 from stformer.errors import InputError
 from stformer.network import Input, IntArray, Lif, Network, Readout
 from stformer.report import Difference, PopulationReport, Report
-from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs
+from stformer.trace import Inputs, Probe, Trace, check_inputs, cut, digest_inputs
 
 Run: TypeAlias = Callable[[str, Network, Inputs, Probe], Trace]
 Mask = npt.NDArray[np.bool_]
@@ -39,6 +39,7 @@ def verify(
     against: str = "reference",
     states: bool = False,
     samples: Mapping[str, int] | None = None,
+    seen: Callable[[Report, Trace, Trace], None] = lambda *_: None,
 ) -> list[Report]:
     """Run backends on the same inputs and compare each with one of them.
 
@@ -51,6 +52,7 @@ def verify(
         against: the backend that is taken to be right.
         states: compare u and v too.
         samples: backend -> how many of the first samples it runs, where it is not all.
+        seen: gets each report and its two traces, which are let go afterwards.
 
     Returns:
         A report for each backend, in their order.
@@ -68,6 +70,7 @@ def verify(
         other = run(name, network, _head(frames, limit), probe)
         expected = first_samples(reference, _head(frames, limit)) if limit < most else reference
         reports.append(compare(expected, other, network, states=states))
+        seen(reports[-1], expected, other)
     return reports
 
 
@@ -80,17 +83,7 @@ def _head(
 def first_samples(trace: Trace, inputs: Mapping[str, npt.NDArray[np.int32]]) -> Trace:
     """The trace of a run with only the first samples, those of `inputs`."""
     count = len(next(iter(inputs.values())))
-
-    def cut(arrays: Mapping[str, IntArray]) -> dict[str, IntArray]:
-        return {name: a[:count] for name, a in arrays.items()}
-
-    return replace(
-        trace,
-        inputs=digest_inputs(inputs),
-        spikes=cut(trace.spikes),
-        u=cut(trace.u),
-        v=cut(trace.v),
-    )
+    return replace(cut(trace, 0, count), inputs=digest_inputs(inputs))
 
 
 def compare(

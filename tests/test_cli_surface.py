@@ -41,6 +41,7 @@ SURFACE = {
         "--samples",
         "--state",
         "--traces",
+        "--report",
         "--cluster",
     },
     "plot": {"-o", "--output", "--data", "--sample", "--samples", "--populations", "--channels"},

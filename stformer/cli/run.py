@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(network: Network, data: Data, trace: Trace, seconds: float) -> dict[str, Any]:
     """Everything that `stformer run` tells, as plain data."""
+    from stformer.trace import predicted
+
     populations = []
     for name, spikes in trace.spikes.items():
         binary = spikes.dtype.name == "uint8"
@@ -77,7 +79,7 @@ def describe(network: Network, data: Data, trace: Trace, seconds: float) -> dict
                 "range": [int(spikes.min()), int(spikes.max())],
             }
         )
-    predictions = predict(network, trace)
+    predictions = predicted(network, trace)
     correct = None
     if data.labels is not None and predictions is not None:
         correct = int((predictions == data.labels).sum())
@@ -96,15 +98,6 @@ def describe(network: Network, data: Data, trace: Trace, seconds: float) -> dict
         "info": {k: v for k, v in trace.info.items() if k != "seconds"},
         "populations": populations,
     }
-
-
-def predict(network: Network, trace: Trace) -> Any:
-    """Class of each sample, [S]: the largest value of the one readout after the last step."""
-    readouts = [p.name for p in network.readouts if p.name in trace.spikes]
-    if len(readouts) != 1:
-        return None
-    values = trace[readouts[0]][:, -1]
-    return values.reshape(len(values), -1).argmax(axis=1)
 
 
 def _text(plain: dict[str, Any]) -> str:
