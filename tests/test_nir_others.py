@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,6 @@ from stformer.deploy.norse_load import Delay, _module  # noqa: E402
 from stformer.network import Network, Readout  # noqa: E402
 
 DT = 1e-4
-Tool = Callable[[Any], Any]
 
 
 def graph_of(network: Network, folder: Path) -> Any:
@@ -129,3 +130,12 @@ def test_nirtorch_loses_a_bias(tmp_path: Path) -> None:
     assert not np.allclose(theirs.bias.detach().numpy(), affine.bias)
     ours = _module(affine, DT)
     np.testing.assert_allclose(ours.bias.detach().numpy(), affine.bias)
+
+
+def test_the_blocks_of_the_documentation(tmp_path: Path) -> None:
+    """docs/nir.md, in order, beside the file that it speaks of."""
+    text = (Path(__file__).parent.parent / "docs" / "nir.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    assert len(blocks) == 2
+    export.export("nir", storage.load(), tmp_path / "digits.nir")
+    subprocess.run([sys.executable, "-c", "".join(blocks)], cwd=tmp_path, check=True)
