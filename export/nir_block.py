@@ -108,7 +108,7 @@ def restore(where: str, tree: Tree) -> Network | str:
             return f"its graph was changed since: {change}"
     except InputError as e:
         return f"its block is damaged ({e.where}: {e.found})"
-    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as e:
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as e:
         return f"its block is damaged ({str(e)[:120]})"
     return network
 
@@ -165,7 +165,7 @@ def _network(where: str, tree: Tree, found: Tree) -> Network:
             # Zeros without memory of their own, until the shapes are known to be legal.
             shape = tuple(entry["weight"]["shape"])
             arrays[f"{name}/weight"] = np.broadcast_to(np.int8(0), shape)
-    _check_counts(arrays, weights)
+    _check_counts(arrays, weights, _stored(nodes))
     empty = from_plain(where, structure, arrays)
     projections = tuple(
         replace(q, weight=weight_of(q, weights[q.name])) if isinstance(q, (Dense, Conv)) else q
@@ -180,12 +180,16 @@ def _network(where: str, tree: Tree, found: Tree) -> Network:
     )
 
 
-def _check_counts(arrays: Mapping[str, IntArray], weights: Mapping[str, Array]) -> None:
-    """A shape that the block claims must not be larger than what is stored."""
-    for name, stored in weights.items():
-        if stored.dtype.kind != "i":
-            raise InputError(name, f"a weight of type {stored.dtype}", "integers")
-        if arrays[f"{name}/weight"].size > stored.size:
+def _check_counts(
+    arrays: Mapping[str, IntArray], weights: Mapping[str, Array], stored: int
+) -> None:
+    """What the block claims must not be more than what is stored, of one node or of all."""
+    if sum(arrays[f"{name}/weight"].size for name in weights) > stored:
+        raise InputError("weights", "more of them than the nodes have", "one for each node")
+    for name, array in weights.items():
+        if array.dtype.kind != "i":
+            raise InputError(name, f"a weight of type {array.dtype}", "integers")
+        if arrays[f"{name}/weight"].size > array.size:
             raise InputError(name, "a weight larger than its node's", "one that fits")
 
 

@@ -83,7 +83,7 @@ def graph_shapes(network: Network) -> dict[str, Shape]:
     changed = True
     while changed:
         changed = False
-        for q in network.projections:
+        for q in reversed(network.projections):  # targets first: one round does, but for loops
             if len(shapes[q.post]) == 3 and len(shapes[q.pre]) == 1:
                 shapes[q.pre] = (*shapes[q.pre], 1, 1)
                 changed = True

@@ -152,14 +152,14 @@ def carried_bias(network: Network, p: Population) -> tuple[str, Array] | None:
         return None
     if isinstance(p, Lif) and p.du != fx.NO_CURRENT:
         return None
-    wide = np.broadcast_to(bias_of(p) / 2**fx.SHIFT, p.shape).astype(np.float32)
-    by_channel = wide.reshape(p.shape[0], -1)
-    uniform = len(p.shape) != 3 or bool((by_channel == by_channel[:, :1]).all())
+    bias = (bias_of(p) / 2**fx.SHIFT).astype(np.float32)
+    frames = len(p.shape) == 3
+    uniform = not frames or bool((bias == bias[:, :1, :1]).all())
     for q in network.incoming(p.name):
-        if isinstance(q, Dense):
-            return q.name, wide.ravel()
-        if not isinstance(q, Operand) and uniform:
-            return q.name, wide.ravel() if len(p.shape) != 3 else by_channel[:, 0]
+        if isinstance(q, Dense) or (uniform and not frames and not isinstance(q, Operand)):
+            return q.name, np.broadcast_to(bias, p.shape).ravel()
+        if uniform and not isinstance(q, Operand):
+            return q.name, np.broadcast_to(bias[:, 0, 0], p.shape[:1])
     return None
 
 

@@ -249,3 +249,30 @@ def test_flat_populations_before_frames(tmp_path: Path) -> None:
     assert nodes["4:flatten"]["type"] == "Flatten"
     compare(network, path, 3, 0)
     assert export.read(path).network.digest() == network.digest()
+
+
+def test_populations_of_two_axes(tmp_path: Path) -> None:
+    """Are flat in the graph, or (n, 1, 1) where frames follow."""
+    bias = np.array([[64, 0, -64], [0, 128, 0]])
+    network = assign_latency(
+        Network(
+            name="n",
+            steps=3,
+            populations=(
+                Input(name="in", shape=(2, 3)),
+                testing.lif("a", (2, 3), 3, bias_mant=bias),
+                testing.lif("b", (2, 3), 3, bias_mant=bias[:1]),
+                testing.lif("frame", (2, 1, 2), 9),
+            ),
+            projections=(
+                OneToOne(name="1", pre="in", post="a", weight=3),
+                OneToOne(name="2", pre="in", post="b", weight=3),
+                Dense(name="3", pre="b", post="frame", weight=np.arange(24).reshape(4, 6)),
+            ),
+        )
+    )
+    path = written(network, tmp_path)
+    shapes = {name: nodes_of(path)[name]["r"].shape for name in "ab"}
+    assert shapes == {"a": (6,), "b": (6, 1, 1)}
+    compare(network, path, 3, 0)
+    assert export.read(path).network.digest() == network.digest()

@@ -119,6 +119,37 @@ def test_a_huge_structure_takes_no_memory(tmp_path: Path) -> None:
         export.read(edited(path, grow))
 
 
+def test_one_weight_is_not_many(tmp_path: Path) -> None:
+    """A thousand projections that name one node would be a thousand copies of its weight."""
+    path = written(testing.sample_network("dense"), tmp_path)
+
+    def multiply(file: h5py.File) -> None:
+        structure = json.loads(file[f"{BLOCK}/network"][()])
+        keys = json.loads(file[f"{BLOCK}/nodes"][()])
+        first = structure["projections"][0]
+        names = [f"copy{i}" for i in range(1000)]
+        structure["projections"] += [first | {"name": name} for name in names]
+        keys["projections"] |= dict.fromkeys(names, keys["projections"][first["name"]])
+        put(file, f"{BLOCK}/network", json.dumps(structure))
+        put(file, f"{BLOCK}/nodes", json.dumps(keys))
+
+    with pytest.raises(Unsupported, match="more of them than the nodes have"):
+        export.read(edited(path, multiply))
+
+
+@pytest.mark.parametrize("size", [-1, 2**62, 10**19, "2", None])
+def test_an_impossible_shape(size: object, tmp_path: Path) -> None:
+    path = written(testing.sample_network("dense"), tmp_path)
+
+    def change(file: h5py.File) -> None:
+        structure = json.loads(file[f"{BLOCK}/network"][()])
+        structure["projections"][0]["weight"]["shape"] = [size, 6]
+        put(file, f"{BLOCK}/network", json.dumps(structure))
+
+    with pytest.raises(Unsupported, match="its block is damaged"):
+        export.read(edited(path, change))
+
+
 def test_check_notices_a_change(tmp_path: Path) -> None:
     network = testing.sample_network("attention")
     path = written(network, tmp_path)
