@@ -48,7 +48,7 @@ class Loaded:
         return [a for a, b in self.edges if b == self.keys[population]]
 
     def run(self, frames: Array) -> dict[str, Array]:
-        """What every node sent: node -> float32 [B, T, *its shape].
+        """What populations' nodes and what leads to an Output sent: float32 [B, T, *shape].
 
         Args:
             frames: of the input, [B, T, *shape].
@@ -73,6 +73,8 @@ def load(path: Path) -> Loaded:
     dt = float(block["dt"])
     keys: dict[str, str] = json.loads(block["nodes"])["populations"]
     names = {id(node): key for key, node in graph.nodes.items()}
+    outputs = {key for key, node in graph.nodes.items() if isinstance(node, nir.Output)}
+    wanted = {*keys.values(), *(a for a, b in graph.edges if b in outputs)}
     sent: dict[str, list[Tensor]] = {}
 
     def module(node: Any) -> nn.Module:
@@ -83,7 +85,8 @@ def load(path: Path) -> Loaded:
             value: Tensor = output[0] if isinstance(output, tuple) else output
             sent.setdefault(key, []).append(value)
 
-        made.register_forward_hook(keep)
+        if key in wanted:
+            made.register_forward_hook(keep)
         return made
 
     kinds = {type(node) for node in graph.nodes.values()}

@@ -67,7 +67,7 @@ class Graph:
 
 
 def build(network: Network) -> Graph:
-    """The graph of a network that `nir_problems.problems` has let pass."""
+    """The graph of a network in which `Nir.problems` finds nothing."""
     return _Builder(network).graph()
 
 

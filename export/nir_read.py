@@ -21,6 +21,7 @@ def read(path: Path, reading: Reading) -> Imported:
         version = tree.get("version")
         told = {"nir": version} if isinstance(version, str) else {}
         return Imported(network=found, info={"format": "nir", "digest": found.digest(), **told})
+    # What others wrote, or changed.
     raise Unsupported("import of nir", str(path), f"{found}; only our own files can be read")
 
 
