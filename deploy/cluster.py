@@ -22,7 +22,7 @@ from stformer import deploy
 from stformer.deploy import Progress
 from stformer.errors import InputError, Unavailable
 from stformer.network import IntArray, Network
-from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs
+from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs, numbered
 
 FORMS = "local:N, slurm:SITE.toml or tcp://HOST:PORT"
 MOST_AT_ONCE = 64  # samples in a chunk: what is lost with a worker
@@ -271,5 +271,6 @@ def run(
             "seconds": time.perf_counter() - begun,
             "workers": float(workers),
             "chunks": float(len(ordered)),
+            **numbered(note for part in ordered for note in part.notes),
         },
     )

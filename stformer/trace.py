@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -44,6 +44,7 @@ class Trace:
         u, v: population -> int32 [S, T, *shape], after the step and its reset; empty unless
             the probe asked for states. Other kinds have none.
         info: what else the backend reports (seconds, peak memory), plain numbers and strings.
+            Under "note 1", "note 2"... it says how it is not the definition (`notes`).
     """
 
     network: str
@@ -58,6 +59,12 @@ class Trace:
     def populations(self) -> tuple[str, ...]:
         """Recorded populations, in the network's order."""
         return tuple(self.spikes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where the backend that ran is not the definition, in its own words."""
+        numbers = range(1, len(self.info) + 1)
+        return tuple(str(self.info[f"note {i}"]) for i in numbers if f"note {i}" in self.info)
 
     @property
     def samples(self) -> int:
@@ -109,6 +116,11 @@ def predicted(network: Network, trace: Trace) -> IntArray | None:
     values = trace[readouts[0]][:, -1]
     classes: IntArray = values.reshape(len(values), -1).argmax(axis=1)
     return classes
+
+
+def numbered(notes: Iterable[str]) -> dict[str, float | str]:
+    """Notes as a part of a trace's info, each once; `Trace.notes` gives them back."""
+    return {f"note {i}": note for i, note in enumerate(dict.fromkeys(notes), start=1)}
 
 
 def spike_dtype(network: Network, name: str) -> type[np.uint8] | type[np.int32]:

@@ -122,6 +122,7 @@ def compare(
         populations=tuple(populations),
         not_compared=tuple(n for n in _all_names(reference, other) if n not in both),
         first=_first_difference(reference, other, network, masks, latencies, states),
+        notes=(*reference.notes, *other.notes),
     )
 
 
