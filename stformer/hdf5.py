@@ -1,10 +1,11 @@
 """HDF5 as plain data: nothing but numbers and texts gets in or out.
 
-Our own files (`image`, `read`) are some attributes, one JSON text and integer arrays; what other
-programs wrote (`read_tree`) is groups of numbers and texts. Written files depend on their content
-only (no times, fixed format version). Read files are not trusted: no link, external or virtual
-storage is followed, no filter but gzip and byte shuffle runs, and every size is compared with a
-limit and with what is really stored before memory is taken.
+Our own files (`image`, `read`, and `hdf5_rows` for large ones) are some attributes, one JSON text
+and integer arrays; what other programs wrote (`read_tree`) is groups of numbers and texts.
+Written files depend on their content only (no times, fixed format version). Read files are not
+trusted: no link, external or virtual storage is followed, no filter but gzip and byte shuffle
+runs, and every size is compared with a limit and with what is really stored before memory is
+taken.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Content:
     arrays: Mapping[str, IntArray]
 
 
-def image(content: Content, *, compress: bool) -> bytes:
+def image(content: Content) -> bytes:
     """The bytes of an HDF5 file; the same content gives the same bytes.
 
     Built in memory, so that a full disk is met by plain Python instead of by the HDF5 library,
@@ -64,7 +65,6 @@ def image(content: Content, *, compress: bool) -> bytes:
 
     Args:
         content: what to write; array paths have at most one group ("group/name").
-        compress: gzip and byte shuffle, in chunks of 1 MiB over one-dimensional arrays.
     """
     import h5py
 
@@ -72,23 +72,25 @@ def image(content: Content, *, compress: bool) -> bytes:
     with h5py.File(
         "memory", "w", driver="core", backing_store=False, libver=("v110", "v110")
     ) as file:
-        for key, value in content.attributes.items():
-            file.attrs.create(
-                key, np.bytes_(value.encode()) if isinstance(value, str) else np.int64(value)
-            )
-        text = content.text.encode()
-        kind = h5py.string_dtype("utf-8", max(1, len(text)))
-        file.create_dataset(TEXT, data=np.array(text, kind), dtype=kind, track_times=False)
-        for path, array in content.arrays.items():
-            data = array.astype(array.dtype.newbyteorder("<"), copy=False)
-            options: dict[str, object] = {}
-            if compress and data.size:
-                count = min(data.size, CHUNK // data.dtype.itemsize)
-                options = {"chunks": (count,), "compression": "gzip", "compression_opts": 4}
-                options["shuffle"] = data.dtype.itemsize > 1
-            file.create_dataset(path, data=data, track_times=False, **options)
+        put(file, content)
         file.flush()
         return memoryview(file.id.get_file_image()).tobytes()
+
+
+def put(file: h5py.File, content: Content) -> None:
+    """Write content into an open file, arrays as they are."""
+    import h5py
+
+    for key, value in content.attributes.items():
+        file.attrs.create(
+            key, np.bytes_(value.encode()) if isinstance(value, str) else np.int64(value)
+        )
+    text = content.text.encode()
+    kind = h5py.string_dtype("utf-8", max(1, len(text)))
+    file.create_dataset(TEXT, data=np.array(text, kind), dtype=kind, track_times=False)
+    for path, array in content.arrays.items():
+        data = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        file.create_dataset(path, data=data, track_times=False)
 
 
 def read(path: str | Path, limit: int) -> Content:
@@ -102,7 +104,7 @@ def read(path: str | Path, limit: int) -> Content:
         InputError: no such file, not HDF5, truncated, damaged, too large, or holding anything
             but integer arrays, one text and plain attributes.
     """
-    with _opened(path, limit) as (reader, file):
+    with opened(path, limit) as (reader, file):
         return reader.content(file)
 
 
@@ -121,25 +123,34 @@ def read_tree(path: str | Path, limit: int = TREE_LIMIT) -> Tree:
     Raises:
         InputError: as `read`, and for anything but groups, numbers and texts.
     """
-    with _opened(path, limit) as (reader, file):
+    with opened(path, limit) as (reader, file):
         return reader.tree(file, "", TREE_DEPTH)
 
 
 def root_names(path: str | Path) -> set[str]:
     """Names at the root of a file; InputError as `read`."""
-    with _opened(path, TREE_LIMIT) as (_, file):
+    with opened(path, TREE_LIMIT) as (_, file):
         return set(file.keys())
 
 
 @contextmanager
-def _opened(path: str | Path, limit: int) -> Iterator[tuple[_Reader, h5py.File]]:
+def opened(
+    path: str | Path, limit: int, *, size: int | None = None
+) -> Iterator[tuple[Reader, h5py.File]]:
+    """An untrusted file, open, and what reads it; errors as `read`.
+
+    Args:
+        path: of the file.
+        limit: bytes that may be read.
+        size: bytes that the file may have; `limit` by default.
+    """
     where = str(path)
-    _check_file(where, limit)
+    _check_file(where, limit if size is None else size)
     import h5py
 
     try:
         with h5py.File(where, "r", locking=False) as file:
-            yield _Reader(where, limit), file
+            yield Reader(where, limit), file
     except InputError:
         raise
     except Exception as e:  # the library answers damage with nearly every exception there is
@@ -169,8 +180,8 @@ def _check_file(where: str, limit: int) -> None:
         raise InputError(where, f"{size} bytes", f"up to {limit}")
 
 
-class _Reader:
-    """Reads one file; counts the memory and the objects that it takes."""
+class Reader:
+    """Reads one open file; counts the memory and the objects that it takes."""
 
     def __init__(self, where: str, limit: int) -> None:
         self.where, self.limit, self.left = where, limit, limit
@@ -182,11 +193,15 @@ class _Reader:
     def content(self, file: h5py.File) -> Content:
         attributes = {str(key): self.attribute(file, key) for key in file.attrs}
         datasets = dict(self.walk(file, "", 2))
-        if TEXT not in datasets:
-            self.refuse(f"dataset '{TEXT}'", "missing", "one in every file of ours")
-        text = self.text(datasets.pop(TEXT))
+        text = self.take_text(datasets)
         arrays = {name: self.array(name, data) for name, data in datasets.items()}
         return Content(attributes=attributes, text=text, arrays=arrays)
+
+    def take_text(self, datasets: dict[str, h5py.Dataset]) -> str:
+        """The JSON text, which is taken out of the datasets."""
+        if TEXT not in datasets:
+            self.refuse(f"dataset '{TEXT}'", "missing", "one in every file of ours")
+        return self.text(datasets.pop(TEXT))
 
     def attribute(self, file: h5py.File, key: str) -> str | int:
         what = f"attribute '{key:.80}'"
@@ -318,7 +333,9 @@ class _Reader:
         what = f"dataset '{name:.200}'"
         if data.dtype.name not in DTYPES:
             self.refuse(what, f"type {data.dtype!s:.80}", ", ".join(DTYPES))
-        if data.shape is None or data.maxshape != data.shape or not 1 <= len(data.shape) <= 4:
+        shape = data.shape or ()
+        fixed = data.maxshape in (shape, (None, *shape[-1:]))  # or it is a table of `hdf5_rows`
+        if not fixed or not 1 <= len(shape) <= 4:
             self.refuse(what, f"shape {data.shape}", "1 to 4 axes of fixed length")
         self.stored_here(what, data, self.count(what, data))
         native = data.dtype.newbyteorder("=")
@@ -329,21 +346,41 @@ class _Reader:
     def chunked(
         self, what: str, data: h5py.Dataset, most: int, *, plain: bool = False
     ) -> npt.NDArray[Any]:
-        """Unpack chunk by chunk ourselves: HDF5 grows its buffer as long as a gzip bomb asks."""
+        """All of a chunked dataset, after `packing` has looked at it."""
+        return self.unpacked(what, data, self.packing(what, data, most, plain=plain))
+
+    def packing(
+        self, what: str, data: h5py.Dataset, most: int, *, plain: bool = False
+    ) -> list[int]:
+        """The filters of a chunked dataset that can be unpacked."""
         plist = data.id.get_create_plist()
         filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
         # deflate; shuffle, then deflate
         if filters not in ([1], [2, 1]) and not (plain and not filters):
             self.refuse(what, f"filters {filters}", "gzip, with or without shuffle")
-        item, shape = data.dtype.itemsize, tuple(data.chunks or ())
-        size = math.prod(shape) * item
+        shape = tuple(data.chunks or ())
+        size = math.prod(shape) * data.dtype.itemsize
         counts = [-(-n // c) for n, c in zip(data.shape, shape, strict=True)]
         if size > most or data.id.get_num_chunks() != math.prod(counts):
             self.refuse(what, f"chunks of shape {shape}", f"all there, up to {most} bytes each")
         self.stored_here(what, data, 0)
-        out: npt.NDArray[Any] = np.empty(data.shape, data.dtype)
-        for index in product(*(range(n) for n in counts)):
-            at = tuple(i * c for i, c in zip(index, shape, strict=True))
+        return filters
+
+    def unpacked(
+        self, what: str, data: h5py.Dataset, filters: list[int], rows: range | None = None
+    ) -> npt.NDArray[Any]:
+        """Unpack chunk by chunk ourselves: HDF5 grows its buffer as long as a gzip bomb asks.
+
+        Args:
+            rows: of the first axis; all by default. It starts where a chunk does.
+        """
+        item, shape = data.dtype.itemsize, (*(data.chunks or (0,)),)
+        size = math.prod(shape) * item
+        rows = range(data.shape[0]) if rows is None else rows
+        whole = (rows.stop, *data.shape[1:])
+        out: npt.NDArray[Any] = np.empty((len(rows), *data.shape[1:]), data.dtype)
+        starts = [range(0, n, c) for n, c in zip(whole, shape, strict=True)]
+        for at in product(range(rows.start, rows.stop, shape[0]), *starts[1:]):
             mask, packed = data.id.read_direct_chunk(at)
             raw = zlib.decompressobj().decompress(packed, size + 1) if filters else packed
             if mask or len(raw) != size:
@@ -352,8 +389,9 @@ class _Reader:
             if 2 in filters:
                 values = np.ascontiguousarray(values.reshape(item, -1).T)
             chunk: npt.NDArray[Any] = values.view(data.dtype).reshape(shape)
-            end = tuple(min(n - a, c) for n, a, c in zip(data.shape, at, shape, strict=True))
-            out[tuple(slice(a, a + e) for a, e in zip(at, end, strict=True))] = chunk[
+            end = tuple(min(n - a, c) for n, a, c in zip(whole, at, shape, strict=True))
+            to = (at[0] - rows.start, *at[1:])
+            out[tuple(slice(a, a + e) for a, e in zip(to, end, strict=True))] = chunk[
                 tuple(slice(e) for e in end)
             ]
         return out
