@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ import numpy as np
 
 from stformer import hdf5
 from stformer.files import atomic_path
+from stformer.machine import cores
 from stformer.network import IntArray
 
 if TYPE_CHECKING:
     import h5py
 
-LEVEL = 4  # of gzip
+LEVEL = 2  # of gzip: twice as fast as 4, and 4 % larger
 MAX_FILE = 2**46  # bytes
 
 
@@ -73,6 +75,7 @@ class Writer:
         """
         count = len(next(iter(tables.values())))
         assert 1 <= count <= window and self.rows % window == 0, "a short window ends the tables"
+        jobs: list[tuple[h5py.Dataset, int, IntArray]] = []
         for path, rows in tables.items():
             data = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
             assert len(data) == count
@@ -80,12 +83,14 @@ class Writer:
                 self._create(path, data, window)
             table = self._file[path]
             table.resize(self.rows + count, axis=0)
-            _, width = table.chunks
+            width = table.chunks[1]
             for column in range(0, data.shape[1], width):
-                chunk = np.zeros(table.chunks, data.dtype)
-                part = data[:, column : column + width]
-                chunk[:count, : part.shape[1]] = part
-                table.id.write_direct_chunk((self.rows, column), _packed(chunk))
+                jobs.append((table, column, data[:, column : column + width]))
+        # zlib lets go of the interpreter; the chunks are written in order, whoever packed them.
+        with ThreadPoolExecutor(cores()) as pool:
+            packed = pool.map(lambda job: _packed(job[0].chunks, job[2]), jobs)
+            for (table, column, _), chunk in zip(jobs, packed, strict=True):
+                table.id.write_direct_chunk((self.rows, column), chunk)
         self.rows += count
 
     def _create(self, path: str, data: IntArray, window: int) -> None:
@@ -108,8 +113,10 @@ class Writer:
         hdf5.put(self._file, content)
 
 
-def _packed(chunk: IntArray) -> bytes:
-    """As HDF5's filters do it: the bytes of each significance together, then deflate."""
+def _packed(shape: tuple[int, int], part: IntArray) -> bytes:
+    """A chunk as HDF5's filters pack it: the bytes of each significance together, then deflate."""
+    chunk = np.zeros(shape, part.dtype)
+    chunk[: part.shape[0], : part.shape[1]] = part
     raw = chunk.view(np.uint8).reshape(-1, chunk.dtype.itemsize)
     return zlib.compress(np.ascontiguousarray(raw.T).data, LEVEL)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -347,3 +349,27 @@ def test_a_run_in_blocks_tells_what_a_whole_one_does(
         del plain["seconds"], plain["samples_per_second"], plain["info"]
     assert blocks == once
     assert trace_file.LIMIT >= trace_tables.WINDOW_BYTES
+
+
+@pytest.mark.parametrize("room", [5_000, 150_000])
+def test_a_real_limit_of_the_system(tmp_path: Path, room: int) -> None:
+    """What the kernel refuses to write, in a process of its own, which must end without noise."""
+    code = (
+        "import resource, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))\n"
+        "from stformer.cli import main\n"
+        "sys.exit(main(['run', '--backend', 'cpu', '--samples', '40', '-o', 't']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "stformer: error: t: cannot be written (File too large); "
+        "allowed: a writable folder with room for it.\n"
+    )
+    assert not list(tmp_path.iterdir())
