@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from stformer import hdf5
 from stformer.files import atomic_path
+from stformer.hdf5 import Content, put
+from stformer.hdf5_reader import CHUNK, DTYPES, opened
+from stformer.hdf5_reader import Reader as FileReader
 from stformer.machine import cores
 from stformer.network import IntArray
 
@@ -95,7 +97,7 @@ class Writer:
 
     def _create(self, path: str, data: IntArray, window: int) -> None:
         columns, item = data.shape[1], data.dtype.itemsize
-        width = min(columns, max(1, hdf5.CHUNK // (window * item)))
+        width = min(columns, max(1, CHUNK // (window * item)))
         self._file.create_dataset(
             path,
             shape=(0, columns),
@@ -108,9 +110,9 @@ class Writer:
             track_times=False,
         )
 
-    def finish(self, content: hdf5.Content) -> None:
+    def finish(self, content: Content) -> None:
         """Write what is known only now: attributes, text and small arrays."""
-        hdf5.put(self._file, content)
+        put(self._file, content)
 
 
 def _packed(shape: tuple[int, int], part: IntArray) -> bytes:
@@ -169,7 +171,7 @@ class Table:
 class Reader:
     """Reads rows of the tables of one file; see `reading`."""
 
-    def __init__(self, reader: hdf5.Reader, file: h5py.File) -> None:
+    def __init__(self, reader: FileReader, file: h5py.File) -> None:
         self._reader = reader
         self.attributes = {str(key): reader.attribute(file, key) for key in file.attrs}
         datasets = dict(reader.walk(file, "", 2))
@@ -185,11 +187,11 @@ class Reader:
 
     def _table(self, path: str, data: h5py.Dataset) -> Table:
         what = f"dataset '{path:.200}'"
-        if data.dtype.name not in hdf5.DTYPES:
-            self._reader.refuse(what, f"type {data.dtype!s:.80}", ", ".join(hdf5.DTYPES))
+        if data.dtype.name not in DTYPES:
+            self._reader.refuse(what, f"type {data.dtype!s:.80}", ", ".join(DTYPES))
         if 0 in data.shape:
             self._reader.refuse(what, f"shape {data.shape}", "rows and columns")
-        self._tables[path] = data, self._reader.packing(what, data, 2 * hdf5.CHUNK)
+        self._tables[path] = data, self._reader.packing(what, data, 2 * CHUNK)
         rows, columns = data.shape
         return Table(dtype=data.dtype.name, rows=rows, columns=columns, window=data.chunks[0])
 
@@ -215,5 +217,5 @@ def reading(path: str | Path, limit: int) -> Iterator[Reader]:
     Raises:
         InputError: as `hdf5.read`, at once or when rows are read.
     """
-    with hdf5.opened(path, limit, size=MAX_FILE) as (reader, file):
+    with opened(path, limit, size=MAX_FILE) as (reader, file):
         yield Reader(reader, file)
