@@ -87,7 +87,12 @@ def first_samples(trace: Trace, inputs: Mapping[str, npt.NDArray[np.int32]]) -> 
 
 
 def compare(
-    reference: Trace, other: Trace, network: Network | None = None, *, states: bool = False
+    reference: Trace,
+    other: Trace,
+    network: Network | None = None,
+    *,
+    states: bool = False,
+    explain: bool = True,
 ) -> Report:
     """Compare two traces of one network and one set of inputs.
 
@@ -97,6 +102,7 @@ def compare(
         network: what ran; without it, a difference is located but not explained, and every
             latency counts as 0.
         states: compare u and v too, for populations whose states both recorded.
+        explain: find the first difference and its cause; without, differences are counted.
 
     Raises:
         InputError: traces of different networks, inputs or sizes, or not of `network`.
@@ -108,7 +114,7 @@ def compare(
     populations: list[PopulationReport] = []
     masks: dict[str, Mask] = {}
     for name in both:
-        found, masks[name] = _compare_population(reference, other, network, name, states)
+        found, masks[name] = _compare_population(reference, other, network, name, states, explain)
         populations.append(found)
     return Report(
         network=reference.network,
@@ -121,7 +127,9 @@ def compare(
         states=states,
         populations=tuple(populations),
         not_compared=tuple(n for n in _all_names(reference, other) if n not in both),
-        first=_first_difference(reference, other, network, masks, latencies, states),
+        first=_first_difference(reference, other, network, masks, latencies, states)
+        if explain
+        else None,
         notes=(*reference.notes, *other.notes),
     )
 
@@ -188,7 +196,12 @@ def _differ(reference: Trace, other: Trace, name: str, kind: str) -> tuple[int, 
 
 
 def _compare_population(
-    reference: Trace, other: Trace, network: Network | None, name: str, states: bool
+    reference: Trace,
+    other: Trace,
+    network: Network | None,
+    name: str,
+    states: bool,
+    explain: bool,
 ) -> tuple[PopulationReport, Mask]:
     spikes = reference.spikes[name]
     differences, mask = _differ(reference, other, name, "spikes")
@@ -203,7 +216,7 @@ def _compare_population(
     population = network[name] if network else None
     itself = (
         is_itself_wrong(network, name, other, np.flatnonzero(mask.any(axis=1)))
-        if network is not None and mask.any()
+        if explain and network is not None and mask.any()
         else None
     )
     report = PopulationReport(

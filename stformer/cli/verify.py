@@ -155,27 +155,33 @@ def _run_backends(args: argparse.Namespace) -> Proof:
 
 def _compare_files(args: argparse.Namespace) -> Proof:
     from stformer.errors import InputError
-    from stformer.proof import observed
-    from stformer.trace import Trace
-    from stformer.verify import compare
+    from stformer.proof import Comparison, excerpt
+    from stformer.trace_file import reading
+    from stformer.windows import compare_files
 
     a, b = args.traces
     if os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b):
         raise InputError("--traces", f"'{a}' twice", "two files")
-    reference, other = Trace.load(a), Trace.load(b)
-    network = _network_of(args, reference)
-    report = compare(reference, other, network, states=args.state)
+    with reading(a) as reference, reading(b) as other:
+        network = _network_of(args, reference.network)
+        with Progress("comparing", reference.samples) as bar:
+            report = compare_files(reference, other, network, states=args.state, progress=bar.of)
+        sample = report.first.sample if report.first else 0
+        drawn = [
+            excerpt(report, file.part(sample, sample + 1), 0) if report.samples else file.head
+            for file in (reference, other)
+        ]
     if report.first and network is None:
         note("with their MODEL the difference would also be explained")
-    comparison = observed(report, reference, other, network)
+    comparison = Comparison(report=report, sample=sample, reference=drawn[0], other=drawn[1])
     return _proof(args, [comparison], network, f"traces {a} and {b}")
 
 
-def _network_of(args: argparse.Namespace, trace: Trace) -> Network | None:
-    """The model that was named; the packaged one if the trace is of it."""
+def _network_of(args: argparse.Namespace, digest: str) -> Network | None:
+    """The model that was named; the packaged one if it has this digest."""
     from stformer.storage import PACKAGED
 
     if args.model is None and not PACKAGED.exists():
         return None
     network = load_model(args)
-    return network if args.model or network.digest() == trace.network else None
+    return network if args.model or network.digest() == digest else None
