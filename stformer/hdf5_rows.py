@@ -10,10 +10,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,35 +32,36 @@ LEVEL = 2  # of gzip: twice as fast as 4, and 4 % larger
 MAX_FILE = 2**46  # bytes
 
 
-class _File:
-    """A file on disk that never fails to HDF5, which could not close what it cannot flush.
+class _Disk:
+    """A file that never fails to HDF5, which could not close what it cannot flush.
 
-    The first error is kept; what is written after it is lost, like the file.
+    The first error is kept, for `writing` to raise; what comes after it is lost, as the file is.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
+    def __init__(self, file: RawIOBase) -> None:
+        self._file = file
         self.error: OSError | None = None
-        self.seek, self.tell, self.read = file.seek, file.tell, file.read
+        self.seek, self.tell, self.readinto, self.read = (
+            file.seek, file.tell, file.readinto, file.read,
+        )  # fmt: skip
 
-    def write(self, data: Any) -> int:
-        if self.error is None:
-            try:
-                return self.file.write(data)
-            except OSError as e:
-                self.error = e
-        return len(data)
+    def write(self, data: memoryview) -> None:
+        left = memoryview(data)
+        try:
+            while left and self.error is None:  # a raw file may take less than it is given
+                left = left[self._file.write(left) :]
+        except OSError as e:
+            self.error = e
 
-    def truncate(self, size: int) -> int:
-        if self.error is None:
-            try:
-                return self.file.truncate(size)
-            except OSError as e:
-                self.error = e
-        return size
+    def truncate(self, size: int) -> None:
+        try:
+            if self.error is None:
+                self._file.truncate(size)
+        except OSError as e:
+            self.error = e
 
     def flush(self) -> None:
-        """What is not buffered needs none."""
+        """Nothing is buffered."""
 
 
 class Writer:
@@ -136,17 +138,11 @@ def writing(path: str | Path) -> Iterator[Writer]:
     import h5py
 
     with atomic_path(path) as temporary, temporary.open("r+b", buffering=0) as raw:
-        disk = _File(raw)
-        # The low bound writes superblock 3 and new-style groups, which carry no time stamps.
-        file = h5py.File(disk, "w", libver=("v110", "v110"))
+        disk = _Disk(raw)
         try:
-            yield Writer(file)
-        except BaseException:
-            with suppress(Exception):
-                file.close()
-            raise
-        try:
-            file.close()
+            # The low bound writes superblock 3 and new-style groups, without time stamps.
+            with h5py.File(disk, "w", libver=("v110", "v110")) as file:
+                yield Writer(file)
         finally:
             if disk.error:
                 raise disk.error
