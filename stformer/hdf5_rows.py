@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import RawIOBase
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,41 +27,35 @@ from stformer.network import IntArray
 
 if TYPE_CHECKING:
     import h5py
+    from typing_extensions import Buffer as ReadableBuffer
 
 LEVEL = 2  # of gzip: twice as fast as 4, and 4 % larger
 MAX_FILE = 2**46  # bytes
 
 
-class _Disk:
-    """A file that never fails to HDF5, which could not close what it cannot flush.
+class _Disk(FileIO):
+    """A raw file that never fails to HDF5, which cannot close what it cannot flush, and stays on it.
 
     The first error is kept, for `writing` to raise; what comes after it is lost, as the file is.
     """
 
-    def __init__(self, file: RawIOBase) -> None:
-        self._file = file
-        self.error: OSError | None = None
-        self.seek, self.tell, self.readinto, self.read = (
-            file.seek, file.tell, file.readinto, file.read,
-        )  # fmt: skip
+    error: OSError | None = None
 
-    def write(self, data: memoryview) -> None:
+    def write(self, data: ReadableBuffer) -> int:
         left = memoryview(data)
         try:
-            while left and self.error is None:  # a raw file may take less than it is given
-                left = left[self._file.write(left) :]
+            while left and self.error is None:  # HDF5 does not look at what was taken
+                left = left[super().write(left) :]
         except OSError as e:
             self.error = e
+        return memoryview(data).nbytes
 
-    def truncate(self, size: int) -> None:
+    def truncate(self, size: int | None = None) -> int:
         try:
-            if self.error is None:
-                self._file.truncate(size)
+            return super().truncate(size) if self.error is None else 0
         except OSError as e:
             self.error = e
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
+            return 0
 
 
 class Writer:
@@ -137,8 +131,7 @@ def writing(path: str | Path) -> Iterator[Writer]:
     """
     import h5py
 
-    with atomic_path(path) as temporary, temporary.open("r+b", buffering=0) as raw:
-        disk = _Disk(raw)
+    with atomic_path(path) as temporary, _Disk(temporary, "r+b") as disk:
         try:
             # The low bound writes superblock 3 and new-style groups, without time stamps.
             with h5py.File(disk, "w", libver=("v110", "v110")) as file:
