@@ -34,7 +34,7 @@ MAX_FILE = 2**46  # bytes
 
 
 class _Disk(FileIO):
-    """A raw file that never fails to HDF5, which cannot close what it cannot flush, and stays on it.
+    """A raw file that never fails to HDF5, which cannot let go of what it cannot flush.
 
     The first error is kept, for `writing` to raise; what comes after it is lost, as the file is.
     """

@@ -278,6 +278,13 @@ def test_files_with_windows_of_their_own(
         pytest.raises(InputError, match="11 and 10 samples"),
     ):
         compare_files(a, c, network)
+    replace(cut(trace, 0, 10), inputs="0" * 64).save(tmp_path / "c")
+    with (
+        reading(tmp_path / "a") as a,
+        reading(tmp_path / "c") as c,
+        pytest.raises(InputError, match="different inputs"),
+    ):
+        compare_files(a, c, network)
 
 
 # --- memory ------------------------------------------------------------------------------------
