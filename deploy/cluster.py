@@ -20,7 +20,7 @@ from stformer import deploy
 from stformer.deploy import Progress
 from stformer.errors import InputError, Unavailable
 from stformer.network import IntArray, Network
-from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs, joined
+from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs, joined, numbered
 
 FORMS = "local:N, slurm:SITE.toml or tcp://HOST:PORT"
 MOST_AT_ONCE = 64  # samples in a chunk: what is lost with a worker
@@ -258,5 +258,6 @@ def run(
         "seconds": time.perf_counter() - begun,
         "workers": float(workers),
         "chunks": float(len(ordered)),
+        **numbered(note for part in ordered for note in part.notes),
     }
     return replace(joined(ordered, digest_inputs(frames)), backend=name, info=info)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -58,6 +58,7 @@ class Trace:
         u, v: population -> int32 [S, T, *shape], after the step and its reset; empty unless
             the probe asked for states. Other kinds have none.
         info: what else the backend reports (seconds, peak memory), plain numbers and strings.
+            Under "note 1", "note 2"... it says how it is not the definition (`notes`).
     """
 
     network: str
@@ -72,6 +73,11 @@ class Trace:
     def populations(self) -> tuple[str, ...]:
         """Recorded populations, in the network's order."""
         return tuple(self.spikes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where the backend that ran is not the definition, in its own words."""
+        return notes_in(self.info)
 
     @property
     def samples(self) -> int:
@@ -135,7 +141,7 @@ def joined(parts: Sequence[Trace], inputs: str) -> Trace:
 
 
 def added(info: Mapping[str, float | str], more: Mapping[str, float | str]) -> dict[str, Any]:
-    """What two runs report, as one: seconds and chunks add up, of other numbers the largest."""
+    """What two runs report, as one: seconds, chunks and notes add up, else the largest."""
     out = dict(info)
     for key, value in more.items():
         old = out.get(key)
@@ -143,7 +149,7 @@ def added(info: Mapping[str, float | str], more: Mapping[str, float | str]) -> d
             out[key] = value
         else:
             out[key] = old + value if key in ("seconds", "chunks") else max(old, value)
-    return out
+    return out | numbered((*notes_in(info), *notes_in(more)))
 
 
 def predicted(network: Network, trace: Trace) -> IntArray | None:
@@ -154,6 +160,17 @@ def predicted(network: Network, trace: Trace) -> IntArray | None:
     values = trace[readouts[0]][:, -1]
     classes: IntArray = values.reshape(len(values), -1).argmax(axis=1)
     return classes
+
+
+def notes_in(info: Mapping[str, float | str]) -> tuple[str, ...]:
+    """The notes in a trace's info, in their order."""
+    numbers = range(1, len(info) + 1)
+    return tuple(str(info[f"note {i}"]) for i in numbers if f"note {i}" in info)
+
+
+def numbered(notes: Iterable[str]) -> dict[str, float | str]:
+    """Notes as a part of a trace's info, each once; `Trace.notes` gives them back."""
+    return {f"note {i}": note for i, note in enumerate(dict.fromkeys(notes), start=1)}
 
 
 def spike_dtype(network: Network, name: str) -> type[np.uint8] | type[np.int32]:

@@ -130,6 +130,7 @@ def compare(
         first=_first_difference(reference, other, network, masks, latencies, states)
         if explain
         else None,
+        notes=(*reference.notes, *other.notes),
     )
 
 

@@ -32,7 +32,7 @@ SURFACE = {
         "--cluster",
     },
     "info": {"--set"},
-    "export": {"--to", "-o", "--output", "--step"},
+    "export": {"--to", "-o", "--output", "--step", "--allow-extensions"},
     "run": {"--backend", "--data", "--samples", "-o", "--output", "--state", "--cluster"},
     "verify": {
         "--backend",
