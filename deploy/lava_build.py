@@ -28,6 +28,7 @@ from lava.utils.weightutils import SignMode
 from typing_extensions import assert_never
 
 from stformer import fixedpoint as fx
+from stformer.deploy.lava_fast import PyConvModelFast
 from stformer.deploy.lava_tap import make_tap
 from stformer.network import (
     BroadcastTokens,
@@ -52,7 +53,7 @@ from stformer.network import (
 
 # What `Loihi2SimCfg(select_tag="fixed_pt")` selects for each process (a test holds them equal).
 # Naming them spares Lava's search, which executes every module around a process, once for each.
-MODELS: dict[type[Any], type[Any]] = {
+STOCK: dict[type[Any], type[Any]] = {
     LIFReset: PyLifResetModelBitAcc,
     LavaDense: PyDenseModelBitAcc,
     LavaDelayDense: PyDelayDenseModelBitAcc,
@@ -61,6 +62,8 @@ MODELS: dict[type[Any], type[Any]] = {
     LavaConv: PyConvModelFixed,
     Source: PySendModelFixed,
 }
+FAST = {**STOCK, LavaConv: PyConvModelFast}
+MODELS = {"stock": STOCK, "fast": FAST}
 
 # One above the 17-bit register: a readout's membrane, clipped at 2^23 - 1, never exceeds it.
 NEVER = 2**17

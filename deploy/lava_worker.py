@@ -47,7 +47,8 @@ def main() -> None:
             network = from_plain("the network", job["network"], dict(arrays))
         with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
             frames = {key.removesuffix("/frames"): a for key, a in arrays.items()}
-        done = run(network, frames, job["spikes"], job["states"], folder, tell, watch)
+        wanted = job["spikes"], job["states"], job["models"]
+        done = run(network, frames, *wanted, folder, tell, watch)
         assert "torch" not in sys.modules, "torch hangs in Lava processes"
         resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined] # or a zombie
         tell({"done": done})
@@ -62,6 +63,7 @@ def run(
     frames: dict[str, IntArray],
     spikes: list[str],
     states: list[tuple[str, str]],
+    models: str,
     folder: Path,
     tell: Tell,
     watch: Watch,
@@ -76,11 +78,11 @@ def run(
     samples = len(next(iter(frames.values()))) if frames else 1
     length = samples * network.steps
     built = build(network, frames)
-    models = {process: MODELS[type(process)] for process in built.processes}
+    model_of = {process: MODELS[models][type(process)] for process in built.processes}
     pipes = []  # (port at this end, what to do with what arrives)
     if tapped := tap(built, [(name, which) for name, which in states]):
         process, model = tapped
-        models[process] = model
+        model_of[process] = model
         if states:
             pipes.append((process.out, _store_states(network, states, length, folder)))
     for name in spikes:
@@ -94,7 +96,7 @@ def run(
         port.flag_external_pipe(buffer_size=min(64, 1 + PIPE_BYTES // frame_bytes))
 
     process = built.processes[-1]
-    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
+    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=model_of)
     process.create_runtime(run_cfg=config)
     actors = process.runtime._messaging_infrastructure.actors
     names = [f"Lava process '{p.name}'" for p in process.runtime._executable.proc_builders]
