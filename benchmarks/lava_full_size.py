@@ -101,8 +101,9 @@ def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['variant']}: {report['verdict']}\n"
         f"  {row['lava_processes']} processes, {row['lava_peak_gib']:.2f} GiB at most, and "
-        f"{row['caller_peak_gib']:.2f} GiB of the caller; start {seconds['lava_start_seconds']:.1f}"
-        f" s, run {seconds['lava_run_seconds']:.1f} s, in all {seconds['seconds']:.1f} s"
+        f"{row['caller_peak_gib']:.2f} GiB of the caller;\n"
+        f"  start {seconds['lava_start_seconds']:.1f} s, run {seconds['lava_run_seconds']:.1f} s, "
+        f"in all {seconds['seconds']:.1f} s"
     )
 
 

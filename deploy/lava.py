@@ -59,7 +59,7 @@ class LavaSim:
         return "lava-nc is not installed; pip install 'stformer[lava]'"
 
     def problems(self, network: Network) -> list[Problem]:
-        return find_problems(network)
+        return find_problems(network, self.models)
 
     def run(self, network: Network, inputs: Inputs, *, probe: Probe) -> Trace:
         frames = check_inputs(network, inputs)

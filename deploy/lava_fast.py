@@ -12,10 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from lava.magma.core.decorator import implements, requires
+from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from lava.proc.conv.models import PyConvModelFixed
 from lava.proc.conv.process import Conv as LavaConv
+from lava.proc.dense.models import PyDelayDenseModelBitAcc
+from lava.proc.dense.process import DelayDense as LavaDelayDense
+from lava.proc.sparse.models import PyDelaySparseModelBitAcc
+from lava.proc.sparse.process import DelaySparse as LavaDelaySparse
 from numpy.lib.stride_tricks import sliding_window_view
 
 EXACT_IN_FLOAT32 = 2**24  # any sum of integers below it is exact, in any order
@@ -32,6 +37,12 @@ class PyConvModelFast(PyConvModelFixed):  # type: ignore[misc] # lava has no typ
     float32 where no sum can reach 2^24.
     """
 
+    # Lava keeps these in int8, and computes with them there.
+    kernel_size: Any = LavaPyType(np.ndarray, np.int32, precision=32)
+    stride: Any = LavaPyType(np.ndarray, np.int32, precision=32)
+    padding: Any = LavaPyType(np.ndarray, np.int32, precision=32)
+    dilation: Any = LavaPyType(np.ndarray, np.int32, precision=32)
+    groups: Any = LavaPyType(np.ndarray, np.int32, precision=32)
     a_buf: Any
     _matrices: dict[Real, Floats] | None = None
     _reach = 0
@@ -77,3 +88,39 @@ class PyConvModelFast(PyConvModelFixed):  # type: ignore[misc] # lava has no typ
         seen = windows[::step_x, ::step_y, :, ::gap_x, ::gap_y]
         patches: Floats = seen.reshape(seen.shape[0] * seen.shape[1], groups, -1)
         return patches.transpose(1, 0, 2)
+
+
+@implements(proc=LavaDelayDense, protocol=LoihiProtocol)
+@requires(CPU)
+class PyDelayDenseModelFast(PyDelayDenseModelBitAcc):  # type: ignore[misc]
+    """Lava's `DelayDense` with its weights spread over the delays once, not in every step."""
+
+    a_buff: Any
+    _spread: Any = None
+
+    def calc_act(self, s_in: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What a step's messages add, [n_post, max_delay + 1]; silent columns are left out."""
+        delays = self.a_buff.shape[-1]
+        if self._spread is None:
+            self._spread = self.get_delay_wgts_mat(self.weights, self.delays, delays - 1)
+        sends = np.flatnonzero(s_in)
+        added = np.sum(self._spread[:, sends] * s_in[sends], axis=1)
+        by_delay: npt.NDArray[Any] = added.reshape(delays, -1).T
+        return by_delay
+
+
+@implements(proc=LavaDelaySparse, protocol=LoihiProtocol)
+@requires(CPU)
+class PyDelaySparseModelFast(PyDelaySparseModelBitAcc):  # type: ignore[misc]
+    """Lava's `DelaySparse` with its weights spread over the delays once, not in every step."""
+
+    a_buff: Any
+    _spread: Any = None
+
+    def calc_act(self, s_in: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What a step's messages add, [n_post, max_delay + 1]."""
+        delays = self.a_buff.shape[-1]
+        if self._spread is None:
+            self._spread = self.get_delay_wgts_mat(self.weights, self.delays, delays - 1).tocsr()
+        by_delay: npt.NDArray[Any] = self._spread.dot(s_in).reshape(delays, -1).T
+        return by_delay

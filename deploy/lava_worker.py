@@ -32,6 +32,9 @@ from stformer.network import IntArray, Network, from_plain
 from stformer.trace import spike_dtype
 
 TOLD_SECONDS = 0.1  # least time between two reports of progress
+# Frames that a channel between two Lava processes holds, all of them in memory; Lava takes 64,
+# and no process is ever more than a step ahead of another.
+CHANNEL_FRAMES = 4
 PIPE_BYTES = 2**22  # held in one channel to this process, at least a frame, at most 64
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -97,7 +100,7 @@ def run(
 
     process = built.processes[-1]
     config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=model_of)
-    process.create_runtime(run_cfg=config)
+    process.create_runtime(run_cfg=config, compile_config={"pypy_channel_size": CHANNEL_FRAMES})
     actors = process.runtime._messaging_infrastructure.actors
     names = [f"Lava process '{p.name}'" for p in process.runtime._executable.proc_builders]
     watch.start(list(zip_longest(names, actors, fillvalue="Lava's runtime service")))

@@ -14,6 +14,10 @@ pytest.importorskip("lava.magma", reason="Lava is not installed")
 
 from lava.magma.core.model.py.type import LavaPyType
 from lava.proc.conv.process import Conv
+from lava.proc.dense.process import DelayDense
+from lava.proc.sparse.process import DelaySparse
+from lava.utils.weightutils import SignMode
+from scipy.sparse import csr_matrix
 
 from stformer.deploy.lava_build import FAST, STOCK
 
@@ -98,6 +102,38 @@ def test_convolutions(drawn: tuple[Any, Messages]) -> None:
     process, messages = drawn
     stock = sent(process, STOCK[Conv], messages)
     np.testing.assert_array_equal(sent(process, FAST[Conv], messages), stock)
+
+
+@st.composite
+def delayed(draw: Any, kind: type[Any]) -> tuple[Any, Messages]:
+    """Weights as Lava takes them and delays of any synapse, not only one for all."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    size = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    low, high = draw(st.sampled_from([(-256, 254), (-6, 6), (254, 254), (-256, -256), (0, 0)]))
+    weights = rng.integers(low, high, size, endpoint=True)
+    longest = draw(st.integers(0, 4))
+    delays = rng.integers(0, longest, size, endpoint=True)
+    if kind is DelaySparse:
+        weights, delays = csr_matrix(weights), csr_matrix(np.where(weights, delays, 0))
+    process = kind(
+        weights=weights,
+        delays=delays,
+        max_delay=longest,
+        weight_exp=draw(st.integers(-1, 6)),
+        sign_mode=SignMode.MIXED,
+        num_message_bits=draw(st.sampled_from([0, 24])),
+    )
+    return process, draw_messages(draw, rng, size[1:])
+
+
+@given(delayed(DelayDense) | delayed(DelaySparse))
+def test_delays(drawn: tuple[Any, Messages]) -> None:
+    process, messages = drawn
+    kind = type(process)
+    # Long after the last message: what waits in the buffer comes out.
+    messages = np.concatenate([messages, np.zeros((5, *messages.shape[1:]), np.int32)])
+    stock = sent(process, STOCK[kind], messages)
+    np.testing.assert_array_equal(sent(process, FAST[kind], messages), stock)
 
 
 def test_a_convolution_wraps_to_24_bits() -> None:
