@@ -63,7 +63,7 @@ def measure(variant: str, preset: str, samples: int, backend: str, states: bool)
         "latency": network.depth,
         "cores": cores(),
         "versions": versions(),
-        "seconds": {k.removesuffix("seconds"): v for k, v in info.items() if "seconds" in k},
+        "seconds": {k: v for k, v in info.items() if k.endswith("seconds")},
         "lava_processes": info["lava_processes"],
         "lava_peak_gib": info["peak_memory_mib"] / 2**10,
         "caller_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_GIB,
@@ -103,13 +103,12 @@ def main() -> int:
 
 
 def _line(row: dict[str, Any]) -> str:
-    seconds = ", ".join(
-        f"{key.strip('_') or 'in all'} {v:.1f}" for key, v in row["seconds"].items()
-    )
+    start, run = (row["seconds"][f"lava_{part}_seconds"] for part in ("start", "run"))
     return (
         f"{row['variant']} {row['preset']}: {row['report']['verdict']}\n"
         f"  {row['lava_processes']} processes, {row['lava_peak_gib']:.2f} GiB at most, and "
-        f"{row['caller_peak_gib']:.2f} GiB of the caller; seconds: {seconds}"
+        f"{row['caller_peak_gib']:.2f} GiB of the caller; "
+        f"start {start:.1f} s, run {run:.1f} s"
     )
 
 

@@ -120,8 +120,8 @@ class _Builder:
 def build(network: Network, frames: dict[str, IntArray]) -> Built:
     """Lava processes for a network that has no problems (`lava_problems.find_problems`).
 
-    Only what `models` "fast" allows leads to processes of ours (`lava_own`); whatever a network
-    has that stock Lava runs is made of stock processes.
+    What stock Lava runs is made of its processes; only what it has no process for becomes one
+    of ours (`lava_own`).
 
     Args:
         network: what to build.

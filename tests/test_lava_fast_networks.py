@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -226,3 +228,9 @@ def test_problems_that_remain() -> None:
         projections=(Dense(name="w", pre="x", post="g", weight=np.full((1, 4), 64, np.int8)),),
     )
     assert "smaller weights" in why(passes.schedule(huge))["population g"]
+
+
+def test_the_page_shows_what_runs() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "lava.md").read_text("utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exec(compile(block, "docs/lava.md", "exec"), {})
