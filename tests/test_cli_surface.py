@@ -32,7 +32,7 @@ SURFACE = {
         "--cluster",
     },
     "info": {"--set"},
-    "export": {"--to", "-o", "--output", "--step"},
+    "export": {"--to", "-o", "--output", "--step", "--allow-extensions"},
     "run": {
         "--backend",
         "--lava-models",
@@ -51,6 +51,7 @@ SURFACE = {
         "--samples",
         "--state",
         "--traces",
+        "--report",
         "--cluster",
     },
     "plot": {"-o", "--output", "--data", "--sample", "--samples", "--populations", "--channels"},

@@ -29,7 +29,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "dask": ("deploy/cluster.py",),
     "dask_jobqueue": ("deploy/cluster.py",),
     "distributed": ("deploy/cluster.py",),
-    "h5py": ("stformer/storage.py", "stformer/hdf5.py"),
+    "h5py": ("stformer/storage.py", "stformer/hdf5*.py"),
     "lava": ("deploy/lava*", "deploy/netx*"),
     "matplotlib": ("stformer/plot*", "stformer/plot/*"),
     "nir": ("export/nir*.py", "deploy/norse*.py"),

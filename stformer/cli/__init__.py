@@ -69,7 +69,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "verify": Command(
         "prove that backends give the same spikes, or show where they do not",
-        "stformer verify --backend cpu,lava-sim --state",
+        "stformer verify --backend cpu,lava-sim --state --report proof.html",
     ),
     "plot": Command(
         "pictures: feature maps, spike rasters, firing rates, attention gates, training curves",
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(words: list[str]) -> argparse.Namespace | None:
-    """The command's arguments, its name in `command`; None where help was all that was wanted."""
+    """The command's arguments, name and words as given; None where help was all."""
     from stformer.cli.parser import UsageError, overview, parser_of, suggestion
 
     if not words:
@@ -149,7 +149,7 @@ def _parse(words: list[str]) -> argparse.Namespace | None:
             + suggestion(first, known)
         )
     args = parser_of(first, COMMANDS[first], _module(first)).parse(rest)
-    args.command = first
+    args.command, args.words = first, words
     return args
 
 

@@ -114,7 +114,7 @@ def load_data(args: argparse.Namespace, network: Network) -> Data:
         InputError: no data named for a model that is not the packaged one, an unknown data
             set, a file that is not one of arrays, arrays that do not fit the network.
     """
-    from stformer.trace import check_inputs
+    from stformer.trace import fitting
 
     data = _find_data(args, network)
     there = data.samples
@@ -125,7 +125,7 @@ def load_data(args: argparse.Namespace, network: Network) -> Data:
     inputs = {name: a[:keep] for name, a in data.inputs.items()}
     labels = None if data.labels is None else data.labels[:keep]
     say(args, f"{min(keep, there)} samples of {data.source}")
-    return Data(inputs=check_inputs(network, inputs), labels=labels, source=data.source)
+    return Data(inputs=fitting(network, inputs), labels=labels, source=data.source)
 
 
 def _find_data(args: argparse.Namespace, network: Network) -> Data:
