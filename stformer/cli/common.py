@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ARRAYS = (".npy", ".npz")
 # Backends that take a second a sample run this many where nobody says otherwise.
-FEW = {"lava-sim": 64}
+FEW = {"lava-sim": 64, "lava-sim-fast": 64}
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,31 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", metavar="N", type=positive, help="only the first N samples; all by default"
     )
+
+
+def add_lava_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lava-models",
+        choices=("stock", "fast"),
+        help="whose process models Lava runs: its own (stock, the default), or ours, which are "
+        "bit-identical and faster; lava-sim with fast is the backend lava-sim-fast",
+    )
+
+
+def backend_named(args: argparse.Namespace, name: str) -> str:
+    """The backend that a name means under --lava-models."""
+    return "lava-sim-fast" if name == "lava-sim" and args.lava_models == "fast" else name
+
+
+def check_lava_models(args: argparse.Namespace, names: list[str]) -> None:
+    """Raise UsageError where --lava-models is given and says nothing about these backends."""
+    from stformer.cli.parser import UsageError
+
+    if args.lava_models and "lava-sim" not in names:
+        given = ", ".join(names)
+        raise UsageError(
+            f"stformer {args.command}: --lava-models is about lava-sim, not about {given}"
+        )
 
 
 def positive(text: str) -> int:

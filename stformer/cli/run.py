@@ -12,7 +12,10 @@ from stformer.cli.cluster import add_cluster, runner
 from stformer.cli.common import (
     FEW,
     add_data,
+    add_lava_models,
     add_model,
+    backend_named,
+    check_lava_models,
     check_output,
     check_ready,
     emit,
@@ -30,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", metavar="B", required=True, help="what runs it; `stformer targets` lists them"
     )
+    add_lava_models(parser)
     add_data(parser)
     parser.add_argument("-o", "--output", metavar="TRACE", help="save every spike in this file")
     parser.add_argument("--state", action="store_true", help="record u and v too")
@@ -43,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output:
         check_output(args.output, args.model, args.data)
+    check_lava_models(args, [args.backend])
+    args.backend = backend_named(args, args.backend)
     network = load_model(args)
     check_ready([args.backend], network)
     few = FEW.get(args.backend)

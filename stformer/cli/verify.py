@@ -11,7 +11,10 @@ from stformer.cli.cluster import add_cluster, runner
 from stformer.cli.common import (
     FEW,
     add_data,
+    add_lava_models,
     add_model,
+    backend_named,
+    check_lava_models,
     check_output,
     check_ready,
     emit,
@@ -38,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", metavar="B", default=None, help="what is taken to be right (reference)"
     )
+    add_lava_models(parser)
     add_data(parser)
     parser.add_argument("--state", action="store_true", help="compare u and v too")
     parser.add_argument(
@@ -59,10 +63,13 @@ def run(args: argparse.Namespace) -> int:
         _check_report(args)
     if args.traces:
         clash = [
-            f for f in ("backend", "against", "data", "samples", "cluster") if getattr(args, f)
+            f
+            for f in ("backend", "against", "lava_models", "data", "samples", "cluster")
+            if getattr(args, f)
         ]
         if clash:
-            raise UsageError(f"stformer verify: --{clash[0]} has no use beside --traces")
+            flag = clash[0].replace("_", "-")
+            raise UsageError(f"stformer verify: --{flag} has no use beside --traces")
         proof = _compare_files(args)
     elif args.backend:
         proof = _run_backends(args)
@@ -120,6 +127,8 @@ def _run_backends(args: argparse.Namespace) -> Proof:
     if not names:
         raise UsageError("stformer verify: --backend names none")
     against = args.against or "reference"
+    check_lava_models(args, [against, *names])
+    against, *names = (backend_named(args, name) for name in (against, *names))
     network = load_model(args)
     check_ready([against, *names], network)
     data = load_data(args, network)
