@@ -43,6 +43,7 @@ SURFACE = {
         "--traces",
         "--cluster",
     },
+    "map": {"--hardware", "--picture"},
     "plot": {"-o", "--output", "--data", "--sample", "--samples", "--populations", "--channels"},
     "targets": set[str](),
     "datasets": set[str](),
