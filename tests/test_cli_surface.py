@@ -44,6 +44,7 @@ SURFACE = {
         "--cluster",
     },
     "map": {"--hardware", "--picture"},
+    "energy": {"--hardware", "--data", "--samples", "--trace"},
     "plot": {"-o", "--output", "--data", "--sample", "--samples", "--populations", "--channels"},
     "targets": set[str](),
     "datasets": set[str](),

@@ -75,6 +75,10 @@ COMMANDS: dict[str, Command] = {
         "does a model fit a chip: design rules, cores, chips, and what would fit instead",
         "stformer map --hardware loihi2-oheo-gulch",
     ),
+    "energy": Command(
+        "what a sample costs: the paper's Eq. 13, the same as an ANN, and estimates for a chip",
+        "stformer energy --samples 64 --hardware loihi2-oheo-gulch",
+    ),
     "plot": Command(
         "pictures: feature maps, spike rasters, firing rates, attention gates, training curves",
         "stformer plot features -o features.png",

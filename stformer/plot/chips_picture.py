@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from stformer.deploy.mapping import Mapped, Place
 from stformer.errors import InputError
-from stformer.plot.recording import part_of
+from stformer.parts import part_of
 from stformer.plot.style import (
     EDGE,
     FAINT,

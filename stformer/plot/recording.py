@@ -16,20 +16,6 @@ from stformer.errors import InputError
 from stformer.network import IntArray, Network, Readout, Relay
 from stformer.trace import Inputs, Probe, Trace, check_inputs
 
-# The parts of a network in the order of its populations; the first pattern that fits counts.
-PARTS: dict[str, str] = {
-    "input": r"input$",
-    "stem": r"stem(_|\b)",
-    "spatial": r"spatial\b",
-    "rpe": r"rpe\b",
-    "temporal": r"temporal",
-    "attention": r"(.*\.)?attention\b",
-    "MLP": r"(.*\.)?mlp\d*\b",
-    "residual": r"((.*\.)?(join|sn)\d*|pool)\b",
-    "head": r"head\b",
-    "other": "",
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recording:
@@ -206,8 +192,3 @@ def plain_sample(recording: Recording, sample: int) -> dict[str, object]:
         "label": label_of(recording, sample),
         "prediction": prediction_of(recording, sample),
     }
-
-
-def part_of(population: str) -> str:
-    """Key of PARTS that a population's name belongs to."""
-    return next(part for part, pattern in PARTS.items() if re.match(pattern, population))
