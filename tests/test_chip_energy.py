@@ -123,7 +123,7 @@ def test_fan_out_is_what_the_interpreter_reaches(name: str) -> None:
 
 
 def test_messages_go_to_the_cores_that_read_them() -> None:
-    """Five pixels on cores of four: columns 3 and 4 are read by both, through a kernel of three."""
+    """Five pixels on cores of four: both cores read columns 3 and 4, through a kernel of three."""
     net = Network(
         name="n",
         steps=2,
