@@ -10,7 +10,7 @@ import numpy as np
 from stformer import html
 from stformer.network import Input, IntArray, Network
 from stformer.report import PopulationReport, Report
-from stformer.trace import Trace
+from stformer.trace import Trace, logits
 
 MOST_RASTERS = 40  # populations drawn
 
@@ -108,10 +108,10 @@ def _pictures(subject: Subject) -> list[str]:
             first.append(html.image(frame, max(int(frame.max()), 1), f"{name}, sample 0{label}"))
     for readout in network.readouts:
         if readout.name in trace.spikes:
-            logits = trace[readout.name][0, -1].ravel()
-            answer = int(logits.argmax())
-            names = [str(i) for i in range(len(logits))]
-            first.append(html.bars(logits.tolist(), names, answer, f"{readout.name}: {answer}"))
+            values = logits(trace[readout.name][:1])[0]
+            answer = int(values.argmax())
+            names = [str(i) for i in range(len(values))]
+            first.append(html.bars(values.tolist(), names, answer, f"{readout.name}: {answer}"))
     rasters = [
         html.raster(trace[name][0].reshape(trace.steps, -1), name)
         for name in trace.populations

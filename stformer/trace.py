@@ -97,6 +97,16 @@ def spike_dtype(network: Network, name: str) -> type[np.uint8] | type[np.int32]:
     return np.int32 if is_graded(network[name]) else np.uint8
 
 
+def logits(values: IntArray) -> npt.NDArray[np.int64]:
+    """Logits [S, classes] from a readout's record [S, T, classes, ...].
+
+    They are its values after the last step; a class that has several places is their sum.
+    """
+    last = values[:, -1].astype(np.int64)
+    summed: npt.NDArray[np.int64] = last.reshape(*last.shape[:2], -1).sum(axis=2)
+    return summed
+
+
 Inputs = npt.NDArray[np.generic] | Mapping[str, npt.NDArray[np.generic]]
 
 

@@ -99,12 +99,13 @@ def describe(network: Network, data: Data, trace: Trace, seconds: float) -> dict
 
 
 def predict(network: Network, trace: Trace) -> Any:
-    """Class of each sample, [S]: the largest value of the one readout after the last step."""
+    """Class of each sample, [S]: the largest logit of the one readout."""
+    from stformer.trace import logits
+
     readouts = [p.name for p in network.readouts if p.name in trace.spikes]
     if len(readouts) != 1:
         return None
-    values = trace[readouts[0]][:, -1]
-    return values.reshape(len(values), -1).argmax(axis=1)
+    return logits(trace[readouts[0]]).argmax(axis=1)
 
 
 def _text(plain: dict[str, Any]) -> str:
