@@ -54,6 +54,8 @@ SURFACE = {
         "--report",
         "--cluster",
     },
+    "map": {"--hardware", "--picture"},
+    "energy": {"--hardware", "--data", "--samples", "--trace"},
     "plot": {"-o", "--output", "--data", "--sample", "--samples", "--populations", "--channels"},
     "targets": set[str](),
     "datasets": set[str](),
