@@ -161,7 +161,7 @@ class NotProven(StformerError):
         more = f", and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         self.message = (
             f"{where}: not proven free of overflow: {'; '.join(named[:SHOWN])}{more}. "
-            "Without --require-proof it is written; `stformer prove` then shows all of it."
+            "Compile with --scales bounds, or without --require-proof."
         )
 
 
@@ -180,13 +180,6 @@ def prove(network: Network, *, any_steps: bool = False) -> Claims:
         if not isinstance(p, Input)
     )
     return Claims(network=network.name, digest=network.digest(), steps=steps, populations=claims)
-
-
-def require(network: Network, where: str) -> None:
-    """Raise NotProven unless no input can overflow the network."""
-    claims = prove(network)
-    if not claims.proven:
-        raise NotProven(where, claims)
 
 
 def _registers(p: Population, total: Interval, steps: int | None) -> tuple[Register, ...]:

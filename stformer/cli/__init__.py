@@ -71,6 +71,10 @@ COMMANDS: dict[str, Command] = {
         "prove that backends give the same spikes, or show where they do not",
         "stformer verify --backend cpu,lava-sim --state",
     ),
+    "prove": Command(
+        "bound every sum, current and membrane over all inputs: overflow ruled out, or where not",
+        "stformer prove --samples 16",
+    ),
     "plot": Command(
         "pictures: feature maps, spike rasters, firing rates, attention gates, training curves",
         "stformer plot features -o features.png",
