@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -263,6 +265,12 @@ def test_the_packaged_model_is_proven() -> None:
     claims = prove(network)
     assert claims.proven
     assert len(claims.populations) == len(network.populations) - len(network.inputs)
+
+
+def test_the_documented_code_runs() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "proof.md").read_text("utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    exec(compile(block, "docs/proof.md", "exec"), {})
 
 
 # --- any number of steps -----------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stformer.cli.common import add_data, add_model, emit, load_data, load_model
 from stformer.cli.progress import Progress
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     network = load_model(args)
     claims = prove(network, any_steps=args.any_steps)
     source, seen = _observed(args, network) if args.data or args.samples else _calibrated(args)
-    plain = claims.to_json() | {"seen_in": source}
+    plain: dict[str, Any] = claims.to_json() | {"seen_in": source}
     for population in plain["populations"]:
         for register in population["registers"]:
             register["seen"] = seen.get(population["name"], {}).get(register["what"])
