@@ -20,7 +20,7 @@ SURFACE = {
     "demo": {"-o", "--output", "--set", "--lava-samples"},
     "train": {"--set", "-o", "--output", "--resume", "--seed", "--data", "--device", "--steps"},
     "eval": {"--data", "--samples", "--cluster"},
-    "compile": {"-o", "--output", "--finetune", "--device"},
+    "compile": {"-o", "--output", "--finetune", "--scales", "--require-proof", "--device"},
     "ablate": {
         "--set",
         "-o",
@@ -56,6 +56,7 @@ SURFACE = {
     },
     "map": {"--hardware", "--picture"},
     "energy": {"--hardware", "--data", "--samples", "--trace"},
+    "prove": {"--data", "--samples", "--any-steps"},
     "plot": {"-o", "--output", "--data", "--sample", "--samples", "--populations", "--channels"},
     "targets": set[str](),
     "datasets": set[str](),
