@@ -94,14 +94,11 @@ def _comparisons(proof: Proof) -> str:
 
 def _share(report: Report) -> str | None:
     """Share of equal values; never "100 %" where one differs."""
-    if not report.compared:
-        return None
-    equal = report.compared - report.differences
-    return "100 %" if not report.differences else f"{1e4 * equal // report.compared / 100:.2f} %"
+    return f"{report.equal_percent:.4f} %" if report.compared else None
 
 
 def _remarks(report: Report) -> list[str]:
-    out = [html.paragraph(f"{report.other}: {note}") for note in getattr(report, "notes", ())]
+    out = [html.paragraph(f"{report.other}: {note}") for note in report.notes]
     if report.not_compared:
         names = ", ".join(report.not_compared)
         out.append(html.paragraph(f"Not compared, since one side did not record them: {names}"))
