@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
+from stformer.cli.case import check_case, save_smallest
 from stformer.cli.cluster import add_cluster, runner
 from stformer.cli.common import (
     FEW,
@@ -43,10 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         help="compare two saved traces instead; A is taken to be right",
     )
+    parser.add_argument(
+        "--minimise",
+        action="store_true",
+        help="save the smallest piece that still differs as a case that can be run: -o CASE",
+    )
+    parser.add_argument("-o", "--output", metavar="CASE", help="folder for --minimise")
     add_cluster(parser, "the samples")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.minimise != bool(args.output):
+        raise UsageError("stformer verify: --minimise and -o CASE go together")
+    if args.minimise:
+        check_case(args.output)
     if args.traces:
         clash = [
             f for f in ("backend", "against", "data", "samples", "cluster") if getattr(args, f)
@@ -80,15 +91,18 @@ def _run_backends(args: argparse.Namespace) -> list[Report]:
         if name in few:
             note(f"{name} runs the first {few[name]} of {data.samples} samples; --samples N: more")
 
+    traces: list[Trace] = []
     with runner(args) as run_on:
 
         def run_one(name: str, network: Network, inputs: Inputs, probe: Probe) -> Trace:
             say(args, f"running {name}")
             with Progress(f"running {name}") as bar:
                 trace: Trace = run_on(name, network, inputs, probe=probe, progress=bar.of)
+                if args.minimise:
+                    traces.append(trace)
                 return trace
 
-        return verify(
+        reports = verify(
             network,
             data.inputs,
             names,
@@ -97,6 +111,11 @@ def _run_backends(args: argparse.Namespace) -> list[Report]:
             states=args.state,
             samples=few,
         )
+    if args.minimise:
+        reference, *others = traces
+        pairs = [(reference, other) for other in others]
+        save_smallest(args, network, list(zip(reports, pairs, strict=True)), (against, names))
+    return reports
 
 
 def _compare_files(args: argparse.Namespace) -> Report:
@@ -112,6 +131,10 @@ def _compare_files(args: argparse.Namespace) -> Report:
     report = compare(reference, other, network, states=args.state)
     if report.first and network is None:
         note("with their MODEL the difference would also be explained")
+    if args.minimise:
+        if report.first and network is None:
+            raise InputError("--minimise", "no MODEL", "the model that the traces are of")
+        save_smallest(args, network, [(report, (reference, other))], None)
     return report
 
 
