@@ -18,7 +18,7 @@ from stformer.linear import weights_explain
 from stformer.network import Input, IntArray, Lif, Network
 from stformer.replay import Replayed, arriving_parts, delayed, delays, integrate, total
 from stformer.report import Side
-from stformer.single import single_numbers
+from stformer.single import shared_numbers, single_weights
 from stformer.suspects import case_of, fits, is_record, orders, suspects
 from stformer.trace import Trace
 
@@ -122,7 +122,7 @@ def explain(
 ) -> list[Explanation]:
     """All mistakes of a population that would do what a trace recorded, the simplest first.
 
-    Single weights and biases are looked at where nothing simpler fits, one of each kind.
+    Weights of matrices and kernels are looked at where nothing simpler fits.
 
     Args:
         network: what ran.
@@ -135,8 +135,9 @@ def explain(
     found = [
         Explanation(kind=s.kind, detail=s.detail) for s in suspects(case) if fits(s, name, other)
     ]
+    found += [Explanation(kind=kind, detail=detail) for kind, detail in shared_numbers(case)]
     if not found:
-        found = [Explanation(kind=kind, detail=detail) for kind, detail in single_numbers(case)]
+        found = [Explanation(kind=kind, detail=detail) for kind, detail in single_weights(case)]
     if not found and (detail := weights_explain(case)):
         found = [Explanation(kind="weight difference", detail=detail)]
     return found

@@ -25,6 +25,7 @@ from stformer.network import (
     Operand,
     Readout,
     Synapses,
+    bias_of,
     conv_output,
 )
 from stformer.replay import Replayed, delayed, integrate
@@ -53,18 +54,33 @@ class _Slice:
     first: tuple[int, ...]
 
 
-def single_numbers(case: Case) -> Iterator[tuple[str, str]]:
-    """(class, explanation) of each weight or bias that would do all that was recorded."""
+def shared_numbers(case: Case) -> Iterator[tuple[str, str]]:
+    """(class, explanation) of each bias, or weight shared by a whole projection, that would do."""
     p = case.population
-    if not isinstance(p, (Lif, Readout, Graded)):
-        return
-    off = _off(case, integrate(p, case.arriving()), (slice(None),) * len(p.shape))
-    if not off.any():
+    off = _first_off(case)
+    if off is None or not isinstance(p, (Lif, Readout, Graded)):
         return
     yield from _biases(case, p, off)
     for projection in case.network.incoming(case.name):
-        if not isinstance(projection, Operand):
+        if not isinstance(projection, (Operand, Dense, Conv)):
             yield from _weights(case, projection, off)
+
+
+def single_weights(case: Case) -> Iterator[tuple[str, str]]:
+    """(class, explanation) of one weight of each matrix or convolution that would do."""
+    off = _first_off(case)
+    for projection in case.network.incoming(case.name):
+        if off is not None and isinstance(projection, (Dense, Conv)):
+            yield from _weights(case, projection, off)
+
+
+def _first_off(case: Case) -> npt.NDArray[np.bool_] | None:
+    """Where the record is not what the population should do; None where that is nowhere."""
+    p = case.population
+    if not isinstance(p, (Lif, Readout, Graded)):
+        return None
+    off = _off(case, integrate(p, case.arriving()), (slice(None),) * len(p.shape))
+    return off if off.any() else None
 
 
 def _off(case: Case, again: Replayed, at: tuple[slice, ...]) -> npt.NDArray[np.bool_]:
@@ -212,8 +228,8 @@ def _candidates(case: Case, part: _Slice, drive: Int64, *, through_current: bool
         if case.name in getattr(case.trace, kind)
     }
     if isinstance(p, Graded):
-        found = record["spikes"] - int(part.right.spikes[here])
-        return _near(found * scale_of(p) / scale, int(drive[here]))
+        exact = (part.a[here] << fx.SHIFT) + np.broadcast_to(bias_of(p), p.shape)[tuple(place)]
+        return _reaching(p, record["spikes"], int(exact), int(drive[here]) * scale)
     if isinstance(p, Readout):
         return _near((record["spikes"] - int(part.right.spikes[here])) / scale, int(drive[here]))
     assert isinstance(p, Lif)
@@ -233,9 +249,17 @@ def _recorded(case: Case, part: _Slice, kind: str) -> Int64:
     return out
 
 
-def scale_of(p: Graded) -> int:
-    """What a unit of a graded message is in units of its membrane."""
-    return 1 << (fx.SHIFT + p.shift)
+def _reaching(p: Graded, wanted: int, exact: int, gain: int) -> list[int]:
+    """Changes that turn a sum into one of those that are sent as the wanted message."""
+    if not gain:
+        return []
+    unit = 1 << (fx.SHIFT + p.shift)
+    low = wanted * unit - (unit - 1 if wanted <= 0 else 0)
+    high = wanted * unit + (unit - 1 if wanted >= 0 else 0)
+    ends = sorted(((low - exact) / gain, (high - exact) / gain))
+    between = range(ceil(ends[0]), floor(ends[1]) + 1)
+    nearest = between[: MORE + 1] if ends[0] > 0 else between[-MORE - 1 :][::-1]
+    return [n for n in nearest if n]
 
 
 def _near(wanted: float, drive: int) -> list[int]:

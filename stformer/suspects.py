@@ -114,7 +114,7 @@ def case_of(
 
 def suspects(case: Case) -> Iterator[Suspect]:
     """All mistakes but those of single weights and biases, the simplest first."""
-    for group in (_rules, _shifts, _wiring, _orders, _exponents, _registers):
+    for group in (_rules, _late, _wiring, _orders, _exponents, _registers, _early):
         yield from group(case)
 
 
@@ -204,20 +204,9 @@ def _from_the_first(case: Case) -> Case | None:
     return case_of(case.network, case.name, case.trace, everything)
 
 
-def _shifts(case: Case) -> Iterator[Suspect]:
-    """Everything one step late or early; or spikes of one sample that reach the next."""
-    right = integrate(case.population, case.arriving())
-    for shift, word in ((1, "late"), (-1, "early")):
-        moved = delayed(right.spikes, shift)
-        steps = case.trace.steps + min(shift, 0)  # what comes early at the end is not known
-        if moved[:, :steps].any():
-            yield Suspect(
-                kind="delay offset",
-                detail=f"everything {case.name} sends is one step {word}",
-                replayed=Replayed(arriving=right.arriving, spikes=moved),
-                samples=case.samples,
-                steps=steps,
-            )
+def _late(case: Case) -> Iterator[Suspect]:
+    """Everything one step late; or spikes of one sample that reach the next."""
+    yield from _shifted(case, 1, "late")
     late = [q for q, delay in case.delays.items() if delay > 0]
     longer = _from_the_first(case) if late else None
     if longer is not None:
@@ -230,9 +219,31 @@ def _shifts(case: Case) -> Iterator[Suspect]:
         yield _suspect(longer, "reset", detail, longer.arriving(parts, none))
 
 
+def _early(case: Case) -> Iterator[Suspect]:
+    """Last of all, as it says nothing about the last step."""
+    yield from _shifted(case, -1, "early")
+
+
+def _shifted(case: Case, shift: int, word: str) -> Iterator[Suspect]:
+    right = integrate(case.population, case.arriving())
+    moved = delayed(right.spikes, shift)
+    steps = case.trace.steps + min(shift, 0)
+    if moved[:, :steps].any():
+        yield Suspect(
+            kind="delay offset",
+            detail=f"everything {case.name} sends is one step {word}",
+            replayed=Replayed(arriving=right.arriving, spikes=moved),
+            samples=case.samples,
+            steps=steps,
+        )
+
+
 def _wiring(case: Case) -> Iterator[Suspect]:
     """Delays, projections that are missing or count twice, signs."""
     right = case.delays
+    for q in right:
+        a = case.arriving(delay_of={k: d for k, d in right.items() if k != q})
+        yield _suspect(case, "missing projection", f"projection {q} is missing", a)
     for q, delay in right.items():
         others = dict.fromkeys((delay + 1, delay - 1, 0, -delay, delay + 2, delay - 2))
         for wrong in others:
@@ -240,9 +251,6 @@ def _wiring(case: Case) -> Iterator[Suspect]:
                 a = case.arriving(delay_of={**right, q: wrong})
                 detail = f"projection {q} has delay {wrong}, not {delay}"
                 yield _suspect(case, "delay offset", detail, a)
-    for q in right:
-        a = case.arriving(delay_of={k: d for k, d in right.items() if k != q})
-        yield _suspect(case, "missing projection", f"projection {q} is missing", a)
     for projection in case.network.incoming(case.name):
         if isinstance(projection, Operand):
             continue
@@ -261,12 +269,10 @@ def _orders(case: Case) -> Iterator[Suspect]:
             continue
         for detail, read in orders(case.network[p.pre].shape):
             x = read(case.sources[p.name])
-            part = np.stack([synapse(p, x[:, t], post) for t in range(x.shape[1])], axis=1)
-            a = case.arriving({**case.parts, p.name: part})
+            a = case.arriving({**case.parts, p.name: _part(p, x, post)})
             yield _suspect(case, "input order", f"projection {p.name} reads {p.pre} {detail}", a)
         for detail, changed in _other_weights(p):
-            x = case.sources[p.name]
-            part = np.stack([synapse(changed, x[:, t], post) for t in range(x.shape[1])], axis=1)
+            part = _part(changed, case.sources[p.name], post)
             a = case.arriving({**case.parts, p.name: part})
             yield _suspect(case, "input order", f"projection {p.name} has {detail}", a)
     operands = [p for p in case.network.incoming(case.name) if isinstance(p, Operand)]
@@ -276,6 +282,11 @@ def _orders(case: Case) -> Iterator[Suspect]:
         if x.shape == y.shape:
             a = case.arriving({left: y, right: x})
             yield _suspect(case, "input order", "its two operands have changed places", a)
+
+
+def _part(p: Synapses, x: Int64, post: tuple[int, ...]) -> Int64:
+    """What a projection adds before its delay, of sources [S, T, *pre.shape]."""
+    return synapse(p, x.reshape(-1, *x.shape[2:]), post).reshape(*x.shape[:2], *post)
 
 
 def orders(shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[Any], Any]]]:
