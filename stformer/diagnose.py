@@ -16,10 +16,11 @@ import numpy.typing as npt
 from stformer import fixedpoint as fx
 from stformer.linear import weights_explain
 from stformer.network import Input, IntArray, Lif, Network
+from stformer.orders import orders
 from stformer.replay import Replayed, arriving_parts, delayed, delays, integrate, total
 from stformer.report import Side
 from stformer.single import shared_numbers, single_weights
-from stformer.suspects import case_of, fits, is_record, orders, suspects
+from stformer.suspects import case_of, fits, is_record, suspects
 from stformer.trace import Trace
 
 REPLAYED = 16  # differing samples that a diagnosis looks at, the first ones

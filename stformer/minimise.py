@@ -113,8 +113,8 @@ def _pieces(
     network: Network, reference: Trace, other: Trace, first: Difference, states: bool
 ) -> Iterator[Piece]:
     """From the smallest to the whole; only those whose records show the difference."""
-    ahead = max((-p.delay for p in network.incoming(first.population)), default=0)
-    until = min(first.step + 1 + max(ahead, 0), network.steps)
+    ahead = any(p.delay < 0 for p in network.incoming(first.population))
+    until = network.steps if ahead else first.step + 1
     before = range(max(0, first.sample - MOST_BEFORE), first.sample)
     choices: list[tuple[int, ...]] = [(first.sample,)]
     if before:

@@ -7,10 +7,8 @@ least of all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +16,6 @@ import numpy.typing as npt
 from stformer import fixedpoint as fx
 from stformer.interpret import Int64, synapse
 from stformer.network import (
-    Conv,
-    Dense,
     Graded,
     Lif,
     Network,
@@ -30,6 +26,7 @@ from stformer.network import (
     Synapses,
     no_bias,
 )
+from stformer.orders import orders, other_weights
 from stformer.replay import Replayed, arriving_parts, delayed, delays, integrate, sent, total
 from stformer.rules import BROKEN, DEFINITION, Rules
 from stformer.trace import Trace
@@ -271,7 +268,7 @@ def _orders(case: Case) -> Iterator[Suspect]:
             x = read(case.sources[p.name])
             a = case.arriving({**case.parts, p.name: _part(p, x, post)})
             yield _suspect(case, "input order", f"projection {p.name} reads {p.pre} {detail}", a)
-        for detail, changed in _other_weights(p):
+        for detail, changed in other_weights(p):
             part = _part(changed, case.sources[p.name], post)
             a = case.arriving({**case.parts, p.name: part})
             yield _suspect(case, "input order", f"projection {p.name} has {detail}", a)
@@ -287,55 +284,6 @@ def _orders(case: Case) -> Iterator[Suspect]:
 def _part(p: Synapses, x: Int64, post: tuple[int, ...]) -> Int64:
     """What a projection adds before its delay, of sources [S, T, *pre.shape]."""
     return synapse(p, x.reshape(-1, *x.shape[2:]), post).reshape(*x.shape[:2], *post)
-
-
-def orders(shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[Any], Any]]]:
-    """Ways to mistake the layout of [S, T, *shape]: (in words, the array as it is then read)."""
-    if prod(shape) == 1:
-        return
-    if len(shape) == 3:
-        c, h, w = shape
-        for letters, axes in (("CWH", (0, 2, 1)), ("HWC", (1, 2, 0)), ("WHC", (2, 1, 0))):
-            moved = tuple(shape[i] for i in axes)
-            if [n for n in moved if n > 1] != [n for n in shape if n > 1] or (
-                sum(n > 1 for n in shape) > 1 and _turns(shape, axes)
-            ):
-                yield f"in the order {letters}", _transposed(axes, shape)
-        if h > 1 or w > 1:
-            yield "with rows and columns reversed", lambda x: x[..., ::-1, ::-1]
-        if c > 1:
-            yield "with its channels reversed", lambda x: x[:, :, ::-1]
-    else:
-        yield "in reverse", lambda x: x[:, :, ::-1]
-
-
-def _turns(shape: tuple[int, ...], axes: tuple[int, ...]) -> bool:
-    """Whether the axes longer than 1 change their order."""
-    long = [i for i in axes if shape[i] > 1]
-    return long != sorted(long)
-
-
-def _transposed(axes: tuple[int, ...], shape: tuple[int, ...]) -> Callable[[Any], Any]:
-    whole = (0, 1, *(2 + i for i in axes))
-
-    def read(x: Any) -> Any:
-        return x.transpose(whole).reshape(*x.shape[:2], *shape)
-
-    return read
-
-
-def _other_weights(p: Synapses) -> Iterator[tuple[str, Dense | Conv]]:
-    if not isinstance(p, (Dense, Conv)):
-        return
-    found = []
-    if isinstance(p, Conv):
-        found.append(("its kernels turned by 180 degrees", p.weight[..., ::-1, ::-1]))
-    turned = p.weight.swapaxes(-1, -2)
-    if turned.shape == p.weight.shape:
-        found.append(("its weights transposed", turned))
-    for detail, weight in found:
-        if not np.array_equal(weight, p.weight):
-            yield detail, replace(p, weight=np.ascontiguousarray(weight))
 
 
 def _exponents(case: Case) -> Iterator[Suspect]:

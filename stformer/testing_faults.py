@@ -73,7 +73,7 @@ def faults(network: Network, seed: int = 0) -> Iterator[Fault]:
 LIMIT = 2**23
 
 
-def _neuron(**rule: Any) -> Neuron:
+def neuron(**rule: Any) -> Neuron:
     """A step of a Lif or Readout with one rule another: (p, u, v, a, t) -> (spikes, u, v)."""
 
     def keep(x: Array, factor: int) -> Array:
@@ -121,21 +121,21 @@ def _neuron(**rule: Any) -> Neuron:
 
 # fault: (class, the neuron)
 NEURONS: Mapping[str, tuple[str, Neuron]] = {
-    "fires at the threshold": ("threshold tie", _neuron(tie=True)),
-    "current does not wrap": ("wrap", _neuron(current="free")),
-    "current saturates": ("wrap", _neuron(current="saturates")),
-    "membrane is not clipped": ("clip", _neuron(membrane="free")),
-    "membrane wraps": ("clip", _neuron(membrane="wraps")),
-    "decay rounds down": ("decay rounding", _neuron(rounding="down")),
-    "decay rounds to nearest": ("decay rounding", _neuron(rounding="nearest")),
-    "decay in floating point": ("decay rounding", _neuron(rounding="none")),
-    "du without its 1": ("decay", _neuron(du=0)),
-    "dv one more": ("decay", _neuron(dv=1)),
-    "dv one less": ("decay", _neuron(dv=-1)),
-    "reset subtracts": ("reset", _neuron(reset="subtracts")),
-    "no reset after a spike": ("reset", _neuron(reset="keeps")),
-    "spike resets the current": ("reset", _neuron(reset="current")),
-    "bias a step late": ("bias", _neuron(bias_from=1)),
+    "fires at the threshold": ("threshold tie", neuron(tie=True)),
+    "current does not wrap": ("wrap", neuron(current="free")),
+    "current saturates": ("wrap", neuron(current="saturates")),
+    "membrane is not clipped": ("clip", neuron(membrane="free")),
+    "membrane wraps": ("clip", neuron(membrane="wraps")),
+    "decay rounds down": ("decay rounding", neuron(rounding="down")),
+    "decay rounds to nearest": ("decay rounding", neuron(rounding="nearest")),
+    "decay in floating point": ("decay rounding", neuron(rounding="none")),
+    "du without its 1": ("decay", neuron(du=0)),
+    "dv one more": ("decay", neuron(dv=1)),
+    "dv one less": ("decay", neuron(dv=-1)),
+    "reset subtracts": ("reset", neuron(reset="subtracts")),
+    "no reset after a spike": ("reset", neuron(reset="keeps")),
+    "spike resets the current": ("reset", neuron(reset="current")),
+    "bias a step late": ("bias", neuron(bias_from=1)),
 }
 
 
@@ -144,9 +144,9 @@ def _of_neurons(network: Network, p: Population) -> Iterator[Fault]:
         return Fault(name=name, where=p.name, kind=kind, run=run)
 
     if isinstance(p, (Lif, Readout)):
-        for name, (kind, neuron) in NEURONS.items():
+        for name, (kind, step) in NEURONS.items():
             if isinstance(p, Lif) or kind in ("clip", "bias"):
-                yield fault(name, kind, _broken(network, p.name, _stepping(neuron)))
+                yield fault(name, kind, broken_neuron(network, p.name, step))
         yield fault(
             "states of the last sample", "reset", _broken(network, p.name, _carrying, True)
         )
@@ -157,12 +157,17 @@ def _of_neurons(network: Network, p: Population) -> Iterator[Fault]:
 Update: TypeAlias = Callable[..., Array]
 
 
-def _stepping(neuron: Neuron) -> Callable[[Update], Update]:
+def broken_neuron(network: Network, name: str, step: Neuron) -> Run:
+    """The reference interpreter, one population of which takes a step of its own."""
+    return _broken(network, name, _stepping(step))
+
+
+def _stepping(step: Neuron) -> Callable[[Update], Update]:
     def wrap(_update: Update) -> Update:
         def broken(p: Any, state: Any, a: Array, local: int, _frames: Any, steps: int) -> Array:
             if local % steps == 0:
                 state.u, state.v = np.zeros_like(a), np.zeros_like(a)
-            spikes, state.u, state.v = neuron(p, state.u, state.v, a, local % steps)
+            spikes, state.u, state.v = step(p, state.u, state.v, a, local % steps)
             return spikes.astype(np.int64)
 
         return broken

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from stformer.cli.common import check_ready, note, say
 
 if TYPE_CHECKING:
+    from stformer.minimise import RunBoth
     from stformer.network import Network
     from stformer.report import Report
     from stformer.trace import Inputs, Probe, Trace
@@ -47,12 +48,24 @@ def save_smallest(
     report, (reference, other) = found[differing[0]]
     if len(differing) > 1:
         note(f"{args.output} is of {report.other}, the first backend that differs")
-    command = None
+    run, command = None, None
     if backends:
         against, name = backends[0], backends[1][differing[0]]
+        run = _runner(args, against, name)
         command = f"stformer verify network.stf --data inputs.npz --backend {name}"
         command += f" --against {against}" if against != "reference" else ""
         command += " --state" if args.state else ""
+    piece = minimise(network, reference, other, states=args.state, run=run)
+    save_case(args.output, piece, report, command)
+    note(
+        f"wrote {args.output}: {len(piece.network.populations)} populations, "
+        f"{len(piece.samples)} samples, {piece.network.steps} steps"
+        + ("" if piece.repeats or not backends else "; only the records differ, no new run of it")
+    )
+
+
+def _runner(args: argparse.Namespace, against: str, name: str) -> RunBoth:
+    """Runs both sides of a comparison on a piece of it."""
 
     def run_both(part: Network, inputs: Inputs, probe: Probe) -> tuple[Trace, Trace]:
         from stformer import deploy
@@ -62,12 +75,4 @@ def save_smallest(
         ours, theirs = (deploy.run(b, part, inputs, probe=probe) for b in (against, name))
         return ours, theirs
 
-    piece = minimise(
-        network, reference, other, states=args.state, run=run_both if backends else None
-    )
-    save_case(args.output, piece, report, command)
-    note(
-        f"wrote {args.output}: {len(piece.network.populations)} populations, "
-        f"{len(piece.samples)} samples, {piece.network.steps} steps"
-        + ("" if piece.repeats or not backends else "; only the records differ, no new run of it")
-    )
+    return run_both

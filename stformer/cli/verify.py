@@ -130,10 +130,10 @@ def _compare_files(args: argparse.Namespace) -> Report:
     network = _network_of(args, reference)
     report = compare(reference, other, network, states=args.state)
     if report.first and network is None:
+        if args.minimise:
+            raise InputError("--minimise", "no MODEL", "the model that the traces are of")
         note("with their MODEL the difference would also be explained")
     if args.minimise:
-        if report.first and network is None:
-            raise InputError("--minimise", "no MODEL", "the model that the traces are of")
         save_smallest(args, network, [(report, (reference, other))], None)
     return report
 
