@@ -12,6 +12,7 @@ import argparse
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def networks(samples: int) -> Iterator[tuple[Network, Inputs, int]]:
         yield _with_inputs(sample_network(name), samples)
     yield _with_inputs(recurrent_network(), samples)
     yield _with_inputs(extreme_network(), samples)
-    yield storage.load(), data.packaged()[0][:samples], 6
+    yield storage.load(), data.packaged()[0][:samples], 4
 
 
 def _with_inputs(network: Network, samples: int) -> tuple[Network, Inputs, int]:
@@ -110,7 +111,13 @@ def main() -> int:
     head = ["fault", "class", *COLUMNS]
     for line in (head, ["---"] * len(head), *counted):
         print(f"| {' | '.join(map(str, line))} |")
-    plain = {"table": [dict(zip(head, line, strict=True)) for line in counted], "faults": rows}
+    others = [r for r in rows if r["changes"] and r["given with states"] != r["class"]]
+    plain = {
+        "samples": args.samples,
+        "networks": dict(Counter(r["network"] for r in rows)),
+        "table": [dict(zip(head, line, strict=True)) for line in counted],
+        "given another class with states": others,
+    }
     write_text(args.output, json.dumps(plain, indent=1) + "\n")
     missed = [r for r in rows if not r["detected"]]
     assert not missed, f"not detected: {missed}"

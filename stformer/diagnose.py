@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stformer import fixedpoint as fx
+from stformer.decays import other_decays
 from stformer.linear import weights_explain
 from stformer.network import Input, IntArray, Lif, Network
 from stformer.orders import orders
@@ -123,7 +124,7 @@ def explain(
 ) -> list[Explanation]:
     """All mistakes of a population that would do what a trace recorded, the simplest first.
 
-    Weights of matrices and kernels are looked at where nothing simpler fits.
+    Any decay, then weights of matrices and kernels, are looked at where nothing simpler fits.
 
     Args:
         network: what ran.
@@ -137,8 +138,9 @@ def explain(
         Explanation(kind=s.kind, detail=s.detail) for s in suspects(case) if fits(s, name, other)
     ]
     found += [Explanation(kind=kind, detail=detail) for kind, detail in shared_numbers(case)]
-    if not found:
-        found = [Explanation(kind=kind, detail=detail) for kind, detail in single_weights(case)]
+    for numbers in (other_decays, single_weights):
+        if not found:
+            found = [Explanation(kind=kind, detail=detail) for kind, detail in numbers(case)]
     if not found and (detail := weights_explain(case)):
         found = [Explanation(kind="weight difference", detail=detail)]
     return found

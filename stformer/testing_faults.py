@@ -240,6 +240,8 @@ def _of_numbers(network: Network, seed: int) -> Iterator[Fault]:
         if isinstance(p, Lif):
             complement = replace(p, dv=min(4096 - p.dv, 4095))
             changed.append(("dv is what is kept", "decay", complement))
+            changed.append(("another dv", "decay", replace(p, dv=(p.dv + 500) % 4096)))
+            changed.append(("another du", "decay", replace(p, du=(p.du + 3500) % 4096)))
         for name, kind, q in changed:
             populations = tuple(q if r.name == q.name else r for r in network.populations)
             mutant = replace_network(network, populations=populations)
