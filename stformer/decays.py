@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stformer import fixedpoint as fx
 from stformer.interpret import Int64
 from stformer.network import Lif, bias_of
 from stformer.replay import integrate
-from stformer.suspects import Case, is_record
+from stformer.suspects import Case
 
-LANES = 64  # neurons of samples that all values are tried on, before a few on all of them
-MOST = 3  # values that are tried on all
+SIZE = 2**18  # values times neurons that are tried at a time
 
 
 def other_decays(case: Case) -> Iterator[tuple[str, str]]:
@@ -23,41 +22,51 @@ def other_decays(case: Case) -> Iterator[tuple[str, str]]:
     p = case.population
     if not isinstance(p, Lif):
         return
-    a = case.arriving()
     for field in ("dv", "du"):
         old = getattr(p, field)
-        near = sorted(_candidates(case, p, a, field), key=lambda n: abs(n - old))
-        for value in near[:MOST]:
-            changed = replace(p, dv=value) if field == "dv" else replace(p, du=value)
-            if is_record(integrate(changed, a), case.name, case.trace, case.samples):
-                yield "decay", f"its {field} is {value}, not {old}"
-                break
+        found = _fitting(case, p, field)
+        if found.size:
+            value = int(found[np.abs(found - old).argmin()])
+            span = f", or another of {found.min()}...{found.max()}" if found.size > 1 else ""
+            yield "decay", f"its {field} is {value}, not {old}{span}"
 
 
-def _candidates(case: Case, p: Lif, a: Int64, field: Literal["dv", "du"]) -> list[int]:
-    """Values that make the spikes of some lanes, those that differ first."""
-    record = case.trace.spikes[case.name][case.samples]
+def _fitting(case: Case, p: Lif, field: str) -> Int64:
+    """All values that make the whole record, narrowed by a few neurons after the other."""
+    a = _lanes(case.arriving())
+    trace = case.trace
+    records = {
+        kind: _lanes(record[case.name][case.samples].astype(np.int64))
+        for kind, record in (("spikes", trace.spikes), ("u", trace.u), ("v", trace.v))
+        if case.name in record
+    }
+    bias = np.broadcast_to(bias_of(p), (len(case.samples), *p.shape)).reshape(-1)
+    off = (records["spikes"] != _lanes(integrate(p, case.arriving()).spikes)).any(axis=0)
+    order = np.argsort(~off, kind="stable")  # what differs tells most
+    values, done = np.arange(fx.DECAY_ONE), 0
+    while done < len(order) and values.size:
+        chosen = order[done : done + max(SIZE // len(values), 1)]
+        done += len(chosen)
+        some = {kind: record[:, chosen] for kind, record in records.items()}
+        values = values[_alike(p, field, values[:, None], a[:, chosen], bias[chosen], some)]
+    return values
 
-    def lanes(x: Int64) -> Int64:  # [T, S * neurons]
-        return x.swapaxes(0, 1).reshape(x.shape[1], -1)
 
-    wanted, arriving = lanes(record.astype(np.int64)), lanes(a)
-    off = (wanted != lanes(integrate(p, a).spikes)).any(axis=0)
-    chosen = np.argsort(~off, kind="stable")[:LANES]
-    bias = np.broadcast_to(bias_of(p), (len(case.samples), *p.shape)).reshape(-1)[chosen]
-    values = np.arange(fx.DECAY_ONE)[:, None]
-    registers = {"du": np.array([[p.du]]), "dv": np.array([[p.dv]]), field: values}
-    u = v = np.zeros((len(values), len(chosen)), np.int64)
+def _lanes(x: Int64) -> Int64:
+    """[S, T, *shape] as [T, S * neurons]."""
+    return x.swapaxes(0, 1).reshape(x.shape[1], -1)
+
+
+def _alike(
+    p: Lif, field: str, values: Int64, a: Int64, bias: Int64, records: Mapping[str, Int64]
+) -> npt.NDArray[np.bool_]:
+    """Which values [n, 1] of a register make the records [T, lanes] of sums [T, lanes]."""
+    registers: dict[str, Any] = {"du": p.du, "dv": p.dv, field: values}
+    u = v = np.zeros((len(values), a.shape[1]), np.int64)
     alike = np.ones(len(values), np.bool_)
-    for t in range(len(wanted)):
-        spikes, u, v = fx.lif_step(
-            u,
-            v,
-            arriving[t, chosen],
-            du=registers["du"],  # type: ignore[arg-type]
-            dv=registers["dv"],  # type: ignore[arg-type]
-            vth=p.vth,
-            bias=bias,
-        )
-        alike &= (spikes == wanted[t, chosen]).all(axis=1)
-    return [int(n) for n in np.flatnonzero(alike)]
+    for t in range(len(a)):
+        spikes, u, v = fx.lif_step(u, v, a[t], vth=p.vth, bias=bias, **registers)
+        for kind, made in (("spikes", spikes), ("u", u), ("v", v)):
+            if kind in records:
+                alike &= (made == records[kind][t]).all(axis=1)
+    return alike

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from stformer.network import (
     Readout,
     no_bias,
 )
-from stformer.passes import assign_latency
+from stformer.passes import assign_latency, replace_network
 from stformer.replay import integrate
 from stformer.testing import SAMPLES, inputs_for, sample_network
 from stformer.testing_faults import (
@@ -219,3 +220,29 @@ def test_operands_that_change_places() -> None:
     first = compare(reference, other, network).first
     assert first is not None
     assert (first.population, first.kind) == (product.name, "input order")
+
+
+@pytest.mark.parametrize("states", [True, False])
+@pytest.mark.parametrize(("field", "value"), [("dv", 1300), ("du", 2100)])
+def test_a_decay_is_found_among_all(field: str, value: int, states: bool) -> None:
+    network = extreme_network()
+    inputs = inputs_for(network, 12, np.random.default_rng(3))
+    reference = run(network, inputs, states=states)
+    changed = tuple(
+        (replace(p, dv=value) if field == "dv" else replace(p, du=value))
+        if isinstance(p, Lif) and p.name == "decays"
+        else p
+        for p in network.populations
+    )
+    mutant = replace_network(network, populations=changed)
+    other = posing(run(mutant, inputs, states=states), reference)
+    first = compare(reference, other, network).first
+    assert first is not None
+    assert first.kind == "decay"
+    found = re.findall(
+        rf"its {field} is (\d+), not \d+(?:, or another of \d+...(\d+))?", first.detail
+    )
+    assert len(found) == 1
+    low, high = found[0]
+    assert int(low) <= value <= int(high or low)
+    assert int(low) == value or not states

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -270,3 +274,20 @@ def test_mistakes_with_cases(call: Call, tmp_path: Path, monkeypatch: pytest.Mon
     trace.save(a)
     changed(trace, "gate", (1, 2, 0, 0, 0)).save(b)
     assert "no MODEL" in call.fails("verify", "--traces", a, b, "--minimise", "-o", tmp_path / "c")
+
+
+def test_the_example_of_the_docs(tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parent.parent / "docs" / "divergence.md"
+    blocks = re.findall(r"^```(python|sh)\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+    assert [language for language, _ in blocks] == ["python", "sh"]
+    folders = (str(Path(sys.executable).parent), os.environ["PATH"])
+    for language, block in blocks:
+        shell = ["bash", "-euo", "pipefail", "-c"] if language == "sh" else [sys.executable, "-c"]
+        done = subprocess.run(
+            [*shell, block],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": os.pathsep.join(folders)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
