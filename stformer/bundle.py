@@ -6,25 +6,27 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stformer import deploy, export, storage
+from stformer import deploy, export, hardware_configs, storage
 from stformer.deploy import bundle as bundles
+from stformer.deploy import mapping
 from stformer.errors import StformerError
 from stformer.files import atomic_folder
+from stformer.hardware_configs.write import to_toml
+from stformer.machine import versions
 from stformer.network import Network
+from stformer.overflow import prove
 from stformer.trace import Inputs, Probe, Trace, check_inputs
 from stformer.verify import verify
 
-PACKAGES = ("stformer", "numpy", "h5py", "lava-nc", "lava-dl", "nir", "onnx", "torch")
+PACKAGES = ("h5py", "lava-dl", "nir", "onnx", "onnxruntime")  # told beside the usual ones
 
 Say = Callable[[str], None]
 
@@ -69,6 +71,7 @@ def make(
     """
     for name in backends:
         deploy.ready(name, network)
+    target = hardware_configs.load(hardware)
     frames = check_inputs(network, samples.inputs)
     with atomic_folder(out, bundles.MANIFEST) as folder:
         storage.save(folder / bundles.NETWORK, network, provenance=provenance)
@@ -77,16 +80,18 @@ def make(
         golden = deploy.run("reference", network, frames, probe=Probe())
         replace(golden, info={}).save(folder / bundles.GOLDEN)  # no seconds: the same bytes
         left_out = _exports(folder, network, say)
-        _reports(folder, network, frames, backends, hardware, say)
+        _proofs(folder, network, frames, backends, say)
+        sums = mapping.measured_sums(network, provenance or {})
+        _mapping(folder, mapping.map_network(network, target, sums=sums))
         manifest = bundles.Manifest(
             name=network.name,
             network=network.digest(),
             inputs=golden.inputs,
             samples=golden.samples,
-            hardware=hardware,
+            hardware=target.name,
             files={},
             left_out=left_out,
-            versions=_versions(),
+            versions=versions(*PACKAGES),
         )
         text = _readme(manifest)
         (folder / "README.md").write_text(text, "utf-8")
@@ -127,37 +132,31 @@ def _exports(folder: Path, network: Network, say: Say) -> dict[str, str]:
     return left_out
 
 
-def _reports(
-    folder: Path,
-    network: Network,
-    frames: Inputs,
-    backends: Sequence[str],
-    hardware: str,
-    say: Say,
+def _proofs(
+    folder: Path, network: Network, frames: Inputs, backends: Sequence[str], say: Say
 ) -> None:
-    """proof.json, mapping.json and the target's own file."""
+    """proof.json: what agrees with the reference; overflow.json: what no input can do."""
 
     def run(name: str, network: Network, inputs: Inputs, probe: Probe) -> Trace:
         say(f"running {name}")
         return deploy.run(name, network, inputs, probe=probe)
 
-    reports = verify(network, frames, backends, run=run, states=True)
-    _write(folder / "proof.json", {"reports": [r.to_json() for r in reports]})
-    (folder / bundles.HARDWARE).write_text(f"XXX = '{hardware}'", "utf-8")
+    reports = verify(network, frames, backends, run=run)
+    proven = all(r.proven for r in reports)
+    _write(folder / "proof.json", {"proven": proven, "reports": [r.to_json() for r in reports]})
+    _write(folder / "overflow.json", prove(network).to_json())
+
+
+def _mapping(folder: Path, found: mapping.Mapped) -> None:
+    """The target in one file, and whether and how the network fits on it."""
+    (folder / bundles.HARDWARE).write_text(to_toml(found.hardware), "utf-8")
+    plain = mapping.to_json(found)
+    del plain["files"]  # of the machine that made the bundle
+    _write(folder / "mapping.json", plain)
 
 
 def _write(path: Path, plain: Mapping[str, object]) -> None:
     path.write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n", "utf-8")
-
-
-def _versions() -> dict[str, str]:
-    out = {"Python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return out
 
 
 SITE = """\

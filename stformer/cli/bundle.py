@@ -6,18 +6,14 @@ import argparse
 from dataclasses import asdict
 
 from stformer.cli.common import add_data, add_model, emit, load_data, note
+from stformer.cli.hardware import add_hardware
 
 SAMPLES = 16  # golden ones, where nobody says otherwise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument(
-        "--hardware",
-        metavar="NAME",
-        default="loihi2-kapoho-point",
-        help="the target, by name or as a TOML file; `stformer targets` lists them",
-    )
+    add_hardware(parser)
     add_data(parser)
     parser.add_argument(
         "--backend",

@@ -29,15 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file or folder to write; by default the model's name with the format's ending",
     )
     parser.add_argument(
-        "--allow-extensions",
-        action="store_true",
-        help="nir: write what the standard has no node for (products, graded sums) as documented "
-        "extensions, which other readers refuse",
-    )
-    parser.add_argument(
         "--step",
         action="store_true",
         help="onnx: one time step with states as inputs and outputs, for streams",
+    )
+    parser.add_argument(
+        "--allow-extensions",
+        action="store_true",
+        help="nir: write what NIR has no node for as documented nodes that only stformer reads",
     )
 
 
