@@ -47,6 +47,7 @@ BACKENDS: dict[str, str] = {
     "torch": "stformer.deploy.torch:Torch",
     "onnx": "stformer.deploy.onnx:Onnx",
     "lava-sim": "stformer.deploy.lava:LavaSim",
+    "netx": "stformer.deploy.netx:Netx",
 }
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from math import prod
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +37,8 @@ class LavaSim:
     """
 
     name = "lava-sim"
+    builder = "stformer.deploy.lava_build"
+    files: Mapping[str, Path] = MappingProxyType({})
 
     def __init__(
         self,
@@ -79,6 +83,8 @@ class LavaSim:
                 network,
                 part,
                 probe,
+                builder=self.builder,
+                files=self.files,
                 progress=self._after(before, total),
                 stall_seconds=self.stall_seconds,
             )

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from itertools import zip_longest
 from math import prod
 from multiprocessing import current_process, resource_tracker, shared_memory
@@ -47,7 +48,8 @@ def main() -> None:
             network = from_plain("the network", job["network"], dict(arrays))
         with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
             frames = {key.removesuffix("/frames"): a for key, a in arrays.items()}
-        done = run(network, frames, job["spikes"], job["states"], folder, tell, watch)
+        wanted = job["builder"], job["spikes"], job["states"]
+        done = run(network, frames, *wanted, folder, tell, watch)
         assert "torch" not in sys.modules, "torch hangs in Lava processes"
         resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined] # or a zombie
         tell({"done": done})
@@ -60,25 +62,29 @@ def main() -> None:
 def run(
     network: Network,
     frames: dict[str, IntArray],
+    builder: str,
     spikes: list[str],
     states: list[tuple[str, str]],
     folder: Path,
     tell: Tell,
     watch: Watch,
 ) -> dict[str, float]:
-    """Run all samples in one stream; returns numbers for `Trace.info`."""
+    """Run all samples in one stream; returns numbers for `Trace.info`.
+
+    `builder` is a module with what `stformer.deploy.lava_build` has: `MODELS`, `build`, `tap`.
+    """
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
 
-    from stformer.deploy.lava_build import MODELS, build, tap
+    make = import_module(builder)
 
     begun = time.perf_counter()
     samples = len(next(iter(frames.values()))) if frames else 1
     length = samples * network.steps
-    built = build(network, frames)
-    models = {process: MODELS[type(process)] for process in built.processes}
+    built = make.build(network, frames)
+    models = {process: make.MODELS[type(process)] for process in built.processes}
     pipes = []  # (port at this end, what to do with what arrives)
-    if tapped := tap(built, [(name, which) for name, which in states]):
+    if tapped := make.tap(built, [(name, which) for name, which in states]):
         process, model = tapped
         models[process] = model
         if states:
@@ -138,7 +144,7 @@ def _store_spikes(network: Network, name: str, length: int, folder: Path) -> Sto
 
     def store(step: int, values: IntArray) -> None:
         if 0 <= step - population.latency < length:
-            file[step - population.latency] = values
+            file[step - population.latency] = values.T.ravel()  # frames are W, H, C in netx
 
     return store
 
