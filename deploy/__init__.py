@@ -50,6 +50,7 @@ BACKENDS: dict[str, str] = {
     "lava-sim-fast": "stformer.deploy.lava:LavaSimFast",
     "netx": "stformer.deploy.netx:Netx",
     "norse": "stformer.deploy.norse:Norse",
+    "loihi2": "stformer.deploy.loihi2:Loihi2",
 }
 
 
