@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
 
-from stformer import hardware_configs, storage
+from stformer import deploy, hardware_configs, storage
+from stformer.deploy.chip_energy import estimates, load_of
 from stformer.deploy.demand import demands, scaled
+from stformer.deploy.energy import activity
 from stformer.deploy.mapping import Mapped, map_network
 from stformer.deploy.rules import RULES
+from stformer.deploy.traffic import flows
 from stformer.hardware_configs import Hardware
 from stformer.network import (
     Conv,
@@ -28,10 +32,12 @@ from stformer.network import (
     Population,
     Projection,
     Readout,
+    neurons,
     no_bias,
 )
 from stformer.passes import assign_latency, replace_network, schedule
 from stformer.samples import SAMPLES, recurrent_network, sample_network
+from stformer.testing import inputs_for, networks
 from stformer.testing_cli import Call, write_model
 
 CHIP = hardware_configs.load("loihi2-oheo-gulch")
@@ -217,6 +223,24 @@ def test_every_kind_maps_on_every_target(name: str) -> None:
             assert tile.x * tile.y * tile.c * place.cut.cores >= place.demand.neurons
         assert mapped.cores == sum(p.cut.cores or 0 for p in mapped.places)
         assert bool(mapped.places) == (target != "cpu-sim")
+
+
+@given(networks())
+def test_any_network_maps_and_costs_something(net: Network) -> None:
+    frames = inputs_for(net, 1, np.random.default_rng(0))
+    seen = activity(net, [deploy.run("cpu", net, frames)])
+    for name in ("loihi2-oheo-gulch", "loihi1-nahuku"):
+        mapped = map_network(net, hardware_configs.load(name))
+        assert len(mapped.places) == len(net.populations)
+        load = load_of(net, mapped, seen)
+        for q, flow in zip(net.projections, flows(net, mapped, seen), strict=True):
+            cores = next(p.cut.cores for p in mapped.places if p.demand.population == q.post)
+            assert cores is not None
+            sent = float(seen.sent[q.pre].sum())
+            assert 0 <= flow.messages <= sent * cores + 1e-6
+            assert flow.synops <= sent * neurons(net[q.post]) * 64
+        for estimate in estimates(load, mapped):
+            assert estimate.total > 0 and estimate.step > 0
 
 
 def test_populations_follow_each_other_on_cores() -> None:
