@@ -278,6 +278,11 @@ def test_scaling_keeps_inputs_and_classes() -> None:
     less = {d.population: d for d in scaled(demands(head()), side=Fraction(1, 2))}
     assert less["y"].shape == (384, 4, 4)
     assert less["head"].fans[0].taps == 16
+    rows = replace(demands(head())[2].fans[0], taps=16, reach=(2, 8), stride=(2, 8))
+    shares = replace(demands(head())[2], shape=(10, 4, 1), fans=(rows,))
+    (fewer,) = scaled((shares,), side=Fraction(1, 2))
+    assert (fewer.shape, fewer.fans[0].taps) == ((10, 2, 1), 8)
+    assert fewer.fans[0].stride == fewer.fans[0].reach == (2, 4)
 
 
 def test_the_command_says_what_fits(call: Call) -> None:
