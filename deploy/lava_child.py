@@ -51,10 +51,14 @@ def run_child(
     frames: Mapping[str, npt.NDArray[np.int32]],
     probe: Probe,
     *,
+    models: str,
     progress: Callable[[int, int], None] | None,
     stall_seconds: float,
 ) -> tuple[dict[str, dict[str, IntArray]], dict[str, float]]:
     """Run all samples of `frames` in one stream, in a child process.
+
+    Args:
+        models: "stock" or "fast", a key of `lava_build.MODELS`.
 
     Returns:
         ({"s": spikes, "u": u, "v": v}, each population -> [S, T, *shape]; numbers for
@@ -67,7 +71,7 @@ def run_child(
     prefix = f"/stf{secrets.token_hex(4)}"
     child: subprocess.Popen[bytes] | None = None
     try:
-        wanted = _write_job(folder, network, frames, probe)
+        wanted = _write_job(folder, network, frames, probe, models)
         child = _start(folder, prefix)
         done = _follow(child, folder, progress, stall_seconds)
         samples = len(next(iter(frames.values()))) if frames else 1
@@ -84,7 +88,11 @@ def run_child(
 
 
 def _write_job(
-    folder: Path, network: Network, frames: Mapping[str, npt.NDArray[np.int32]], probe: Probe
+    folder: Path,
+    network: Network,
+    frames: Mapping[str, npt.NDArray[np.int32]],
+    probe: Probe,
+    models: str,
 ) -> list[tuple[str, str]]:
     """Write what the worker reads; returns the records it will make, as (kind, population)."""
     structure, arrays = to_plain(network)
@@ -99,7 +107,7 @@ def _write_job(
             spikes.append(p.name)
         if probe.states and isinstance(p, Lif):
             states += [(p.name, "u"), (p.name, "v")]
-    job = {"network": structure, "spikes": spikes, "states": states}
+    job = {"network": structure, "spikes": spikes, "states": states, "models": models}
     (folder / "job.json").write_text(json.dumps(job))
     with (folder / "network.npz").open("wb") as file:
         np.savez(file, **arrays)

@@ -32,6 +32,9 @@ from stformer.network import IntArray, Network, from_plain
 from stformer.trace import spike_dtype
 
 TOLD_SECONDS = 0.1  # least time between two reports of progress
+# Frames that a channel between two Lava processes holds, all of them in memory; Lava takes 64,
+# and no process is ever more than a step ahead of another.
+CHANNEL_FRAMES = 4
 PIPE_BYTES = 2**22  # held in one channel to this process, at least a frame, at most 64
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -47,7 +50,8 @@ def main() -> None:
             network = from_plain("the network", job["network"], dict(arrays))
         with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
             frames = {key.removesuffix("/frames"): a for key, a in arrays.items()}
-        done = run(network, frames, job["spikes"], job["states"], folder, tell, watch)
+        wanted = job["spikes"], job["states"], job["models"]
+        done = run(network, frames, *wanted, folder, tell, watch)
         assert "torch" not in sys.modules, "torch hangs in Lava processes"
         resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined] # or a zombie
         tell({"done": done})
@@ -62,6 +66,7 @@ def run(
     frames: dict[str, IntArray],
     spikes: list[str],
     states: list[tuple[str, str]],
+    models: str,
     folder: Path,
     tell: Tell,
     watch: Watch,
@@ -76,11 +81,11 @@ def run(
     samples = len(next(iter(frames.values()))) if frames else 1
     length = samples * network.steps
     built = build(network, frames)
-    models = {process: MODELS[type(process)] for process in built.processes}
+    model_of = {process: MODELS[models][type(process)] for process in built.processes}
     pipes = []  # (port at this end, what to do with what arrives)
     if tapped := tap(built, [(name, which) for name, which in states]):
         process, model = tapped
-        models[process] = model
+        model_of[process] = model
         if states:
             pipes.append((process.out, _store_states(network, states, length, folder)))
     for name in spikes:
@@ -94,8 +99,8 @@ def run(
         port.flag_external_pipe(buffer_size=min(64, 1 + PIPE_BYTES // frame_bytes))
 
     process = built.processes[-1]
-    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
-    process.create_runtime(run_cfg=config)
+    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=model_of)
+    process.create_runtime(run_cfg=config, compile_config={"pypy_channel_size": CHANNEL_FRAMES})
     actors = process.runtime._messaging_infrastructure.actors
     names = [f"Lava process '{p.name}'" for p in process.runtime._executable.proc_builders]
     watch.start(list(zip_longest(names, actors, fillvalue="Lava's runtime service")))
