@@ -24,6 +24,7 @@ from stformer.network import (
     Readout,
     Relay,
     Synapses,
+    neurons,
     no_bias,
 )
 from stformer.orders import orders, other_weights
@@ -31,6 +32,7 @@ from stformer.replay import Replayed, arriving_parts, delayed, delays, integrate
 from stformer.rules import BROKEN, DEFINITION, Rules
 from stformer.trace import Trace
 
+VALUES = 2**21  # of one array of a replay; large networks are looked at in fewer samples
 CARRIED = 64  # samples that a fault across samples is looked for in
 TRIED = 8  # thresholds
 
@@ -107,6 +109,13 @@ def case_of(
     return Case(
         network=network, name=name, trace=trace, samples=samples, sources=sources, parts=parts
     )
+
+
+def affordable(network: Network, name: str) -> int:
+    """How many samples of a population, with what feeds it, a replay may hold; at least 2."""
+    fed = [network[p.pre] for p in network.incoming(name)]
+    largest = max(neurons(p) for p in (network[name], *fed))
+    return max(VALUES // (network.steps * largest), 2)
 
 
 def suspects(case: Case) -> Iterator[Suspect]:
@@ -194,10 +203,11 @@ def _graded(case: Case, p: Graded) -> Iterator[Suspect]:
 
 def _from_the_first(case: Case) -> Case | None:
     """The same with every sample up to the last one, as what is carried over must be followed."""
-    count = int(case.samples.min()) + len(case.samples)
-    if count > CARRIED:
+    first = int(case.samples.min())
+    most = min(CARRIED, 2 * affordable(case.network, case.name), case.trace.samples)
+    if first >= most:
         return None
-    everything = np.arange(min(count, case.trace.samples))
+    everything = np.arange(min(first + len(case.samples), most))
     return case_of(case.network, case.name, case.trace, everything)
 
 
