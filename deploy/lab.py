@@ -44,6 +44,8 @@ def script(bundle: Path, manifest: Manifest, loihi: Loihi, slurm: Slurm | None =
     else:
         exports = {"NXSDKHOST": loihi.address, "HOST_BINARY": loihi.host_binary}
     exports["LOIHI_GEN"] = loihi.generation
+    exports["STFORMER_INPUT_DELAY"] = str(loihi.input_delay)
+    exports["STFORMER_OUTPUT_DELAY"] = str(loihi.output_delay)
     lines = [f"{key}={shlex.quote(value)}" for key, value in settings.items()]
     lines.append(f"MEASURES=({' '.join(map(shlex.quote, loihi.measures))})")
     if loihi.backend == "loihi2":

@@ -106,7 +106,7 @@ def _use_host() -> None:
         binary = os.environ.get("HOST_BINARY", HOST_BINARY)
         loihi.use_ethernet_host(address, binary, generation)
         return
-    # Lava 0.10.0 takes the end of sinfo's last line for another one (lava/utils/slurm.py:122, 182).
+    # Lava 0.10.0 fails on the empty line after sinfo's last one (lava/utils/slurm.py:122, 182).
     plain = slurm.try_run_command
     slurm.try_run_command = lambda command: [line for line in plain(command) if line.strip()]
     where = {key: os.environ.get(key.upper()) for key in ("partition", "board")}

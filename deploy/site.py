@@ -58,6 +58,7 @@ class Loihi:
         address: of the board's host, for host "ethernet".
         host_binary: of NxCore on that host.
         generation: of the chip (`lava.utils.loihi.ChipGeneration`).
+        input_delay, output_delay: steps that messages take onto the chip and back.
         measures: what is measured, one run each.
         timeout: seconds that each run may take.
     """
@@ -71,6 +72,8 @@ class Loihi:
     generation: str = field(
         default="N3B3", metadata={"one of": ("N2A2", "N3B2", "N3B3", "N3C1", "N3D1")}
     )
+    input_delay: int = field(default=0, metadata={"least": 0, "most": 62})
+    output_delay: int = field(default=0, metadata={"least": 0, "most": 62})
     measures: tuple[str, ...] = field(
         default=("power", "time", "activity"), metadata={"one of": ("power", "time", "activity")}
     )
@@ -126,9 +129,9 @@ def _value(where: str, known: Field[Any], value: object) -> object:
     if type(given) is not type(known.default):
         wanted = type(known.default).__name__
         raise InputError(where, repr(value)[:80], f"a value of type {wanted}")
-    most = known.metadata.get("most", MOST)
-    if isinstance(given, int) and not 1 <= given <= most:
-        raise InputError(where, str(given), f"1...{most}")
+    least, most = known.metadata.get("least", 1), known.metadata.get("most", MOST)
+    if isinstance(given, int) and not least <= given <= most:
+        raise InputError(where, str(given), f"{least}...{most}")
     choices = known.metadata.get("one of")
     for word in given if isinstance(given, tuple) else [str(given)]:
         if not isinstance(word, str):

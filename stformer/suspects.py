@@ -24,6 +24,7 @@ from stformer.network import (
     Readout,
     Relay,
     Synapses,
+    neurons,
     no_bias,
 )
 from stformer.orders import orders, other_weights
@@ -31,7 +32,9 @@ from stformer.replay import Replayed, arriving_parts, delayed, delays, integrate
 from stformer.rules import BROKEN, DEFINITION, Rules
 from stformer.trace import Trace
 
+VALUES = 2**21  # of one array of a replay; large networks are looked at in fewer samples
 CARRIED = 64  # samples that a fault across samples is looked for in
+FOLLOWED = 8  # of them from the first that is wrong
 TRIED = 8  # thresholds
 
 
@@ -107,6 +110,13 @@ def case_of(
     return Case(
         network=network, name=name, trace=trace, samples=samples, sources=sources, parts=parts
     )
+
+
+def affordable(network: Network, name: str) -> int:
+    """How many samples of a population, with what feeds it, a replay may hold; at least 2."""
+    fed = [network[p.pre] for p in network.incoming(name)]
+    largest = max(neurons(p) for p in (network[name], *fed))
+    return max(VALUES // (network.steps * largest), 2)
 
 
 def suspects(case: Case) -> Iterator[Suspect]:
@@ -193,11 +203,18 @@ def _graded(case: Case, p: Graded) -> Iterator[Suspect]:
 
 
 def _from_the_first(case: Case) -> Case | None:
-    """The same with every sample up to the last one, as what is carried over must be followed."""
-    count = int(case.samples.min()) + len(case.samples)
-    if count > CARRIED:
+    """The same from the first sample to some behind the first wrong one: what is carried over
+    has to be followed. None where that is too far, or nothing differs."""
+    again = integrate(case.population, case.arriving())
+    wrong = [
+        int(n)
+        for i, n in enumerate(case.samples)
+        if not np.array_equal(again.spikes[i], case.trace.spikes[case.name][n])
+    ]
+    most = min(CARRIED, 2 * affordable(case.network, case.name), case.trace.samples)
+    if not wrong or wrong[0] >= most:
         return None
-    everything = np.arange(min(count, case.trace.samples))
+    everything = np.arange(min(wrong[0] + FOLLOWED, most))
     return case_of(case.network, case.name, case.trace, everything)
 
 
@@ -225,7 +242,7 @@ def _shifted(case: Case, shift: int, word: str) -> Iterator[Suspect]:
     right = integrate(case.population, case.arriving())
     moved = delayed(right.spikes, shift)
     steps = case.trace.steps + min(shift, 0)
-    if moved[:, :steps].any():
+    if not np.array_equal(moved[:, :steps], right.spikes[:, :steps]):
         yield Suspect(
             kind="delay offset",
             detail=f"everything {case.name} sends is one step {word}",

@@ -42,6 +42,7 @@ SURFACE = {
         "-o",
         "--output",
         "--state",
+        "--measure",
         "--cluster",
     },
     "verify": {

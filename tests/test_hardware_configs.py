@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,8 +177,9 @@ def test_files_that_are_none(text: str, found: str, tmp_path: Path) -> None:
 def test_no_such_target() -> None:
     with pytest.raises(InputError, match="Did you mean 'loihi2-oheo-gulch'"):
         hardware_configs.load("loihi2-oheo")
-    with pytest.raises(InputError, match=r"no 'nowhere\.toml'"):
-        hardware_configs.load("nowhere.toml")
+    for name in ("nowhere.toml", "", "../loihi1-nahuku", "read.py", "."):
+        with pytest.raises(InputError, match=f"no '{re.escape(name)}'"):
+            hardware_configs.load(name)
 
 
 def test_stformer_targets_lists_them(call: Call) -> None:

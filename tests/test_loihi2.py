@@ -14,6 +14,7 @@ from stformer.deploy.loihi2 import MEASURES, Loihi2
 from stformer.errors import InputError
 from stformer.network import Network
 from stformer.testing import inputs_for, sample_network
+from stformer.testing_cli import Call, small_frames, write_model
 from stformer.trace import Probe
 from stformer.verify import compare
 
@@ -97,6 +98,19 @@ def test_one_profiler_a_run(measure: str, numbers: dict[str, float], board: Path
     info = engine(measure).run(network, inputs, probe=Probe()).info
     assert numbers.items() <= info.items()
     assert not [k for k in info if k.split(".")[0] in set(MEASURES) - {measure}]
+
+
+def test_measuring_from_the_command_line(
+    board: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Loihi2, "config", "loihi_stand_in:Config")
+    model = write_model(tmp_path)
+    np.save(tmp_path / "d.npy", small_frames())
+    words = ("run", model, "--data", tmp_path / "d.npy", "--backend")
+    plain = call.json(*words, "loihi2", "--measure", "power")
+    assert plain["info"]["power.total_power"] == 1.0
+    assert "no profiler" in call.fails(*words, "cpu", "--measure", "time")
+    assert "--cluster" in call.fails(*words, "loihi2", "--measure", "time", "--cluster", "local:1")
 
 
 def test_a_board_of_a_batch_system(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:

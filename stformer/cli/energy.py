@@ -122,7 +122,7 @@ def describe(paper: PaperEnergy, seen: Activity, source: str) -> dict[str, Any]:
 
 def _chip(load: Load, found: list[Estimate], mapped: Mapped) -> dict[str, Any]:
     return {
-        "fits": not mapped.stuck,
+        "fits": mapped.fits,
         "synops": load.synops,
         "neuron_updates": load.updates,
         "messages": load.messages,
@@ -187,8 +187,8 @@ def _text(plain: dict[str, Any], paper: PaperEnergy, found: list[Estimate], mapp
         ),
         *(f"{e.name}: {e.about}" for e in found),
     ]
-    if mapped.stuck:
-        lines.append("the network does not fit, see `stformer map`: as if there were room")
+    if not mapped.fits:
+        lines.append("the network does not fit (`stformer map` says why): as if it did")
     used = {v.key: v for e in found for v in e.used}
     system = mapped.hardware.system
     if system is not None:
