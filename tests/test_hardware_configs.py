@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from stformer import fixedpoint as fx
 from stformer import hardware_configs
 from stformer.errors import InputError
 from stformer.hardware_configs.schema import BASES
+from stformer.hardware_configs.write import to_toml
 from stformer.testing_cli import Call
 
 TARGETS = [
@@ -46,6 +48,16 @@ def test_the_targets_are_these_and_load() -> None:
             assert value.basis in BASES
             assert len(value.source) > 5, value
             assert value.key.split(".")[1] == value.key.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("name", [*TARGETS, "mine"])
+def test_a_target_is_written_as_one_file(name: str, tmp_path: Path) -> None:
+    text = OWN.replace("label on", 'a \\"label\\" on \U0001f600\\u007f')
+    target = hardware_configs.load(own(tmp_path, text) if name == "mine" else name)
+    (tmp_path / "whole.toml").write_text(to_toml(target), "utf-8")
+    again = hardware_configs.load(tmp_path / "whole.toml")
+    assert replace(again, files=target.files) == target
+    assert again.files == (str(tmp_path / "whole.toml"),)
 
 
 def test_boards_differ_in_what_their_files_say_only() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from stformer.cli.common import add_data, add_model, emit, load_data, load_model, note
-from stformer.cli.hardware import add_hardware, assumptions_text, load_hardware, plain_value
+from stformer.cli.hardware import add_hardware, assumptions_text, load_hardware
 from stformer.cli.parser import UsageError
 from stformer.cli.progress import Progress
 
@@ -138,7 +138,7 @@ def _chip(load: Load, found: list[Estimate], mapped: Mapped) -> dict[str, Any]:
                 "step_seconds": e.step,
                 "sample_seconds": e.sample,
                 "slowest": e.slowest or None,
-                "values": [plain_value(v) for v in e.used],
+                "values": [v.plain() for v in e.used],
             }
             for e in found
         ],
