@@ -22,12 +22,12 @@ from stformer.network import (
     Network,
     OneToOne,
     Operand,
-    Population,
     Product,
     Projection,
     Relay,
     no_bias,
 )
+from stformer.samples import side_by_side
 from stformer.testing import (
     SAMPLES,
     assert_traces_equal,
@@ -41,24 +41,6 @@ from stformer.trace import Probe, Trace
 
 REASON = LavaSim().missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=REASON or "")
-
-
-def side_by_side(parts: list[Network], steps: int) -> Network:
-    """One network of many that have nothing to do with each other: Lava starts once."""
-    populations: list[Population] = []
-    projections: list[Projection] = []
-    for i, network in enumerate(parts):
-        populations += [replace(p, name=f"{i}.{p.name}") for p in network.populations]
-        projections += [
-            replace(p, name=f"{i}.{p.name}", pre=f"{i}.{p.pre}", post=f"{i}.{p.post}")
-            for p in network.projections
-        ]
-    return Network(
-        name="many",
-        steps=steps,
-        populations=tuple(populations),
-        projections=tuple(projections),
-    )
 
 
 def agree(network: Network, samples: int = 4, seed: int = 0) -> Trace:
