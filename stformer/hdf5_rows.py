@@ -10,10 +10,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,40 +27,35 @@ from stformer.network import IntArray
 
 if TYPE_CHECKING:
     import h5py
+    from typing_extensions import Buffer as ReadableBuffer
 
 LEVEL = 2  # of gzip: twice as fast as 4, and 4 % larger
 MAX_FILE = 2**46  # bytes
 
 
-class _File:
-    """A file on disk that never fails to HDF5, which could not close what it cannot flush.
+class _Disk(FileIO):
+    """A raw file that never fails to HDF5, which cannot let go of what it cannot flush.
 
-    The first error is kept; what is written after it is lost, like the file.
+    The first error is kept, for `writing` to raise; what comes after it is lost, as the file is.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.error: OSError | None = None
-        self.seek, self.tell, self.read = file.seek, file.tell, file.read
+    error: OSError | None = None
 
-    def write(self, data: Any) -> int:
-        if self.error is None:
-            try:
-                return self.file.write(data)
-            except OSError as e:
-                self.error = e
-        return len(data)
+    def write(self, data: ReadableBuffer) -> int:
+        left = memoryview(data)
+        try:
+            while left and self.error is None:  # HDF5 does not look at what was taken
+                left = left[super().write(left) :]
+        except OSError as e:
+            self.error = e
+        return memoryview(data).nbytes
 
-    def truncate(self, size: int) -> int:
-        if self.error is None:
-            try:
-                return self.file.truncate(size)
-            except OSError as e:
-                self.error = e
-        return size
-
-    def flush(self) -> None:
-        """What is not buffered needs none."""
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size) if self.error is None else 0
+        except OSError as e:
+            self.error = e
+            return 0
 
 
 class Writer:
@@ -135,18 +131,11 @@ def writing(path: str | Path) -> Iterator[Writer]:
     """
     import h5py
 
-    with atomic_path(path) as temporary, temporary.open("r+b", buffering=0) as raw:
-        disk = _File(raw)
-        # The low bound writes superblock 3 and new-style groups, which carry no time stamps.
-        file = h5py.File(disk, "w", libver=("v110", "v110"))
+    with atomic_path(path) as temporary, _Disk(temporary, "r+b") as disk:
         try:
-            yield Writer(file)
-        except BaseException:
-            with suppress(Exception):
-                file.close()
-            raise
-        try:
-            file.close()
+            # The low bound writes superblock 3 and new-style groups, without time stamps.
+            with h5py.File(disk, "w", libver=("v110", "v110")) as file:
+                yield Writer(file)
         finally:
             if disk.error:
                 raise disk.error

@@ -114,11 +114,12 @@ def _remarks(report: Report) -> list[str]:
 def _divergence(c: Comparison, d: Difference) -> list[str]:
     report = c.report
     place = ", ".join(map(str, d.coordinates))
+    fires = "" if d.vth is None else f" It fires above {d.vth} << 6 = {d.vth << 6:,}."
     out = [
         html.heading(f"Where {report.other} first differs from {report.reference}"),
         html.paragraph(
             f"Population {d.population}, sample {d.sample}, step {d.step}, neuron {d.neuron} "
-            f"at [{place}]. Class: {d.kind}; {d.detail}."
+            f"at [{place}]. Class: {d.kind}; {d.detail}.{fires}"
         ),
     ]
     pairs = [(label, getattr(d.reference, f), getattr(d.other, f)) for label, f in SIDES]

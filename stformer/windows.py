@@ -34,6 +34,7 @@ def compare_files(
     Raises:
         InputError: as `compare`, and for files that are damaged.
     """
+    compare(reference.head, other.head, network)  # refuses other networks and inputs
     samples = reference.samples
     if samples != other.samples:
         pair = f"traces of {reference.backend} and {other.backend}"

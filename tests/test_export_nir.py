@@ -17,6 +17,7 @@ nir = pytest.importorskip("nir")
 
 from stformer import export, storage, testing  # noqa: E402
 from stformer import fixedpoint as fx  # noqa: E402
+from stformer.config import PRESETS, config_from  # noqa: E402
 from stformer.errors import Unsupported  # noqa: E402
 from stformer.export import Options  # noqa: E402
 from stformer.export.nir import Nir  # noqa: E402
@@ -223,3 +224,30 @@ def test_notes_name_what_is_said_otherwise() -> None:
     assert "groups" in next(n.what for n in notes if n.where == "a>b")
     for name, where in (("conv", "b>c"), ("broadcast-tokens", "in>a")):
         assert "type_check=False" in noted(name)[where]
+
+
+PAPER = {"size": 16, "stem_stride": 2, "spatial_strides": (1, 1, 2), **PRESETS["paper"]}
+
+
+@pytest.mark.parametrize(
+    "choice", [{}, {"dv": 2731, "steps": 5}, PAPER], ids=["hw", "dv", "paper"]
+)
+def test_lowered_models(choice: dict[str, Any], tmp_path: Path) -> None:
+    """Preset `hw` is core NIR; `paper` is refused, or comes back from the extension."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    from stformer.lower import lower_stformer
+    from stformer.model import quantise
+    from stformer.sane import sane_model
+
+    model = sane_model(config_from(choice))
+    quantise(model)
+    network = lower_stformer(model)
+    options = Options()
+    if choice is PAPER:
+        refused(network, "--allow-extensions")
+        options = ALLOWED
+    path = written(network, tmp_path, options)
+    assert export.read(path).network.digest() == network.digest()
+    kinds = {node["type"] for node in nodes_of(path).values()}
+    assert kinds <= CORE or choice is PAPER
+    assert ("StformerProduct" in kinds) == (choice is PAPER)

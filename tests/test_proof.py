@@ -166,6 +166,7 @@ def test_the_first_difference_is_drawn(broken: tuple[Network, Trace, Trace, str]
     assert f"threshold {64 * network[name].vth:,}" in text  # type: ignore[union-attr]
     assert "its own" in page.texts["td"]
     assert ("tr", {"class": "off"}) in page.elements
+    assert f"It fires above {network[name].vth} &lt;&lt; 6" in text  # type: ignore[union-attr]
     # Without the network and states it is still located and drawn.
     bare = proof_page(proof_of(None, replace(trace, u={}, v={}), other, states=False))
     assert "two traces: are the spikes equal?" in bare

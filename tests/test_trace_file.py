@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -167,27 +169,40 @@ def test_a_disk_that_fills_up_is_told_and_leaves_nothing(
     trace.save(tmp_path / "t")
     need = (tmp_path / "t").stat().st_size
     (tmp_path / "t").unlink()
-    write = hdf5_rows._File.write
 
-    for room in (0, 600, need // 2, need - 200):
+    class Full(hdf5_rows._Disk):
+        """A disk with room for so many bytes."""
 
-        def limited(self: hdf5_rows._File, data: bytes, room: int = room) -> int:
-            if self.file.tell() + len(data) > room:
+        room = 0
+
+        def write(self, data: Any) -> int:
+            if self.tell() + len(data) > self.room:
                 self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return write(self, data)
+            return super().write(data)
 
-        monkeypatch.setattr(hdf5_rows._File, "write", limited)
+    disk = hdf5_rows._Disk
+
+    def fails(room: int) -> None:
+        monkeypatch.setattr(Full, "room", room)
+        monkeypatch.setattr(hdf5_rows, "_Disk", Full)
         with pytest.raises(InputError, match="No space left"):
             trace.save(tmp_path / "t")
         assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(hdf5_rows._File, "write", write)
+
+    for room in (0, 600, *range(need // 9, need, need // 9), need - 1):
+        fails(room)
+    gc.collect()
+    assert not h5py.h5f.get_obj_count(types=h5py.h5f.OBJ_FILE), "HDF5 could not close a file"
+    monkeypatch.setattr(hdf5_rows, "_Disk", disk)
     trace.save(tmp_path / "t")
     same(Trace.load(tmp_path / "t"), trace)
 
 
 def test_joined_is_the_opposite_of_cut(whole: tuple[Network, Trace]) -> None:
     _, trace = whole
-    same(joined(list(parted(trace, [2, 3, 9])), trace.inputs), replace(trace))
+    same(joined(list(parted(trace, [2, 3, 9])), trace.inputs), trace)
+    name = trace.populations[0]
+    assert not np.shares_memory(cut(trace, 1, 2)[name], trace[name])  # the rest can be let go
     parts = [replace(trace, info=info) for info in ({"seconds": 1.0, "mib": 3, "on": "a"}, {
         "seconds": 2.0, "mib": 2, "chunks": 4.0, "on": "b"})]  # fmt: skip
     found = joined(parts, trace.inputs).info
@@ -261,6 +276,13 @@ def test_files_with_windows_of_their_own(
         reading(tmp_path / "a") as a,
         reading(tmp_path / "c") as c,
         pytest.raises(InputError, match="11 and 10 samples"),
+    ):
+        compare_files(a, c, network)
+    replace(cut(trace, 0, 10), inputs="0" * 64).save(tmp_path / "c")
+    with (
+        reading(tmp_path / "a") as a,
+        reading(tmp_path / "c") as c,
+        pytest.raises(InputError, match="different inputs"),
     ):
         compare_files(a, c, network)
 
