@@ -48,6 +48,7 @@ BACKENDS: dict[str, str] = {
     "onnx": "stformer.deploy.onnx:Onnx",
     "lava-sim": "stformer.deploy.lava:LavaSim",
     "lava-sim-fast": "stformer.deploy.lava:LavaSimFast",
+    "netx": "stformer.deploy.netx:Netx",
     "norse": "stformer.deploy.norse:Norse",
 }
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from math import prod
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +39,8 @@ class LavaSim:
 
     name = "lava-sim"
     models = "stock"
+    builder = "stformer.deploy.lava_build:STOCK"
+    files: Mapping[str, Path] = MappingProxyType({})
 
     def __init__(
         self,
@@ -81,7 +85,8 @@ class LavaSim:
                 network,
                 part,
                 probe,
-                models=self.models,
+                builder=self.builder,
+                files=self.files,
                 progress=self._after(before, total),
                 stall_seconds=self.stall_seconds,
             )
@@ -105,6 +110,7 @@ class LavaSimFast(LavaSim):
 
     name = "lava-sim-fast"
     models = "fast"
+    builder = "stformer.deploy.lava_build:FAST"
 
 
 def _has_lava() -> bool:

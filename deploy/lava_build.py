@@ -84,7 +84,6 @@ FAST = {
     GradedSums: PyGradedSumsModel,
     MatrixProduct: PyMatrixProductModel,
 }
-MODELS = {"stock": STOCK, "fast": FAST}
 
 # One above the 17-bit register: a readout's membrane, clipped at 2^23 - 1, never exceeds it.
 NEVER = 2**17

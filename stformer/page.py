@@ -11,7 +11,7 @@ from stformer import html
 from stformer.network import Input, IntArray, Network
 from stformer.proof import Comparison, Proof, versions_of_all
 from stformer.report import Difference, PopulationReport, Report
-from stformer.trace import Trace, predicted
+from stformer.trace import Trace, logits, predicted
 
 MOST_RASTERS = 60  # populations drawn of a sample
 SIDES = (  # of a difference: what is told, and the field of `report.Side`
@@ -94,14 +94,11 @@ def _comparisons(proof: Proof) -> str:
 
 def _share(report: Report) -> str | None:
     """Share of equal values; never "100 %" where one differs."""
-    if not report.compared:
-        return None
-    equal = report.compared - report.differences
-    return "100 %" if not report.differences else f"{1e4 * equal // report.compared / 100:.2f} %"
+    return f"{report.equal_percent:.4f} %" if report.compared else None
 
 
 def _remarks(report: Report) -> list[str]:
-    out = [html.paragraph(f"{report.other}: {note}") for note in getattr(report, "notes", ())]
+    out = [html.paragraph(f"{report.other}: {note}") for note in report.notes]
     if report.not_compared:
         names = ", ".join(report.not_compared)
         out.append(html.paragraph(f"Not compared, since one side did not record them: {names}"))
@@ -206,10 +203,10 @@ def _ends(c: Comparison, network: Network) -> Iterator[str]:
     classes = predicted(network, trace)
     if classes is not None:
         (readout,) = (p.name for p in network.readouts if p.name in trace.spikes)
-        logits = trace[readout][0, -1].ravel().tolist()
-        if len(logits) <= 20:
-            names, answer = [str(i) for i in range(len(logits))], int(classes[0])
-            yield html.bars(logits, names, answer, f"{readout}: class {answer}")
+        values = logits(trace[readout][:1])[0].tolist()
+        if len(values) <= 20:
+            names, answer = [str(i) for i in range(len(values))], int(classes[0])
+            yield html.bars(values, names, answer, f"{readout}: class {answer}")
 
 
 # --- the table ---------------------------------------------------------------------------------

@@ -153,12 +153,11 @@ def added(info: Mapping[str, float | str], more: Mapping[str, float | str]) -> d
 
 
 def predicted(network: Network, trace: Trace) -> IntArray | None:
-    """Class of each sample, [S]: the largest value of the one readout after the last step."""
+    """Class of each sample, [S]: the largest logit of the one readout."""
     readouts = [p.name for p in network.readouts if p.name in trace.spikes]
     if len(readouts) != 1:
         return None
-    values = trace[readouts[0]][:, -1]
-    classes: IntArray = values.reshape(len(values), -1).argmax(axis=1)
+    classes: IntArray = logits(trace[readouts[0]]).argmax(axis=1)
     return classes
 
 
@@ -176,6 +175,16 @@ def numbered(notes: Iterable[str]) -> dict[str, float | str]:
 def spike_dtype(network: Network, name: str) -> type[np.uint8] | type[np.int32]:
     """Element type of a population's record: uint8 where values are 0 or 1, else int32."""
     return np.int32 if is_graded(network[name]) else np.uint8
+
+
+def logits(values: IntArray) -> npt.NDArray[np.int64]:
+    """Logits [S, classes] from a readout's record [S, T, classes, ...].
+
+    They are its values after the last step; a class that has several places is their sum.
+    """
+    last = values[:, -1].astype(np.int64)
+    summed: npt.NDArray[np.int64] = last.reshape(*last.shape[:2], -1).sum(axis=2)
+    return summed
 
 
 Inputs = npt.NDArray[np.generic] | Mapping[str, npt.NDArray[np.generic]]

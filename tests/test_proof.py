@@ -234,13 +234,11 @@ def test_nothing_compared_is_not_proven() -> None:
     assert 'class="verdict bad"' in proof_page(made)
 
 
-def test_notes_of_a_report_are_shown(
-    attention: tuple[Network, Trace], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_notes_of_a_report_are_shown(attention: tuple[Network, Trace]) -> None:
     network, trace = attention
-    made = proof_of(network, trace, trace)
-    monkeypatch.setattr(type(made.reports[0]), "notes", ("mind <this>",), raising=False)
+    made = proof_of(network, trace, replace(trace, info={"note 1": "mind <this>"}))
     assert "mind &lt;this&gt;" in proof_page(made)
+    assert made.to_json()["reports"][0]["notes"] == ("mind <this>",)
 
 
 # --- the twin ----------------------------------------------------------------------------------

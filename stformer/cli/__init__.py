@@ -71,6 +71,18 @@ COMMANDS: dict[str, Command] = {
         "prove that backends give the same spikes, or show where they do not",
         "stformer verify --backend cpu,lava-sim --state --report proof.html",
     ),
+    "map": Command(
+        "does a model fit a chip: design rules, cores, chips, and what would fit instead",
+        "stformer map --hardware loihi2-oheo-gulch",
+    ),
+    "energy": Command(
+        "what a sample costs: the paper's Eq. 13, the same as an ANN, and estimates for a chip",
+        "stformer energy --samples 64 --hardware loihi2-oheo-gulch",
+    ),
+    "prove": Command(
+        "bound every sum, current and membrane over all inputs: overflow ruled out, or where not",
+        "stformer prove --samples 16",
+    ),
     "plot": Command(
         "pictures: feature maps, spike rasters, firing rates, attention gates, training curves",
         "stformer plot features -o features.png",

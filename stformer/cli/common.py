@@ -30,13 +30,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(
+    parser: argparse.ArgumentParser,
+    default: str = "the samples packaged with the packaged model",
+) -> None:
     parser.add_argument(
         "--data",
         metavar="D",
         help="a data set by name (its test split), or an .npy or .npz file: inputs "
-        "[S, T, *shape], in an .npz also labels; by default, the samples packaged with the "
-        "packaged model",
+        f"[S, T, *shape], in an .npz also labels; by default, {default}",
     )
     parser.add_argument(
         "--samples", metavar="N", type=positive, help="only the first N samples; all by default"
