@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,10 +52,16 @@ def run_child(
     frames: Mapping[str, npt.NDArray[np.int32]],
     probe: Probe,
     *,
+    builder: str,
+    files: Mapping[str, Path],
     progress: Callable[[int, int], None] | None,
     stall_seconds: float,
 ) -> tuple[dict[str, dict[str, IntArray]], dict[str, float]]:
     """Run all samples of `frames` in one stream, in a child process.
+
+    Args:
+        builder: of the processes, "module:attribute"; see `stformer.deploy.lava_worker.run`.
+        files: what it reads, by the name that it has for it, in the folder where it runs.
 
     Returns:
         ({"s": spikes, "u": u, "v": v}, each population -> [S, T, *shape]; numbers for
@@ -67,7 +74,9 @@ def run_child(
     prefix = f"/stf{secrets.token_hex(4)}"
     child: subprocess.Popen[bytes] | None = None
     try:
-        wanted = _write_job(folder, network, frames, probe)
+        wanted = _write_job(folder, network, frames, probe, builder)
+        for name, file in files.items():
+            shutil.copyfile(file, folder / name)
         child = _start(folder, prefix)
         done = _follow(child, folder, progress, stall_seconds)
         samples = len(next(iter(frames.values()))) if frames else 1
@@ -84,7 +93,11 @@ def run_child(
 
 
 def _write_job(
-    folder: Path, network: Network, frames: Mapping[str, npt.NDArray[np.int32]], probe: Probe
+    folder: Path,
+    network: Network,
+    frames: Mapping[str, npt.NDArray[np.int32]],
+    probe: Probe,
+    builder: str,
 ) -> list[tuple[str, str]]:
     """Write what the worker reads; returns the records it will make, as (kind, population)."""
     structure, arrays = to_plain(network)
@@ -99,7 +112,7 @@ def _write_job(
             spikes.append(p.name)
         if probe.states and isinstance(p, Lif):
             states += [(p.name, "u"), (p.name, "v")]
-    job = {"network": structure, "spikes": spikes, "states": states}
+    job = {"network": structure, "builder": builder, "spikes": spikes, "states": states}
     (folder / "job.json").write_text(json.dumps(job))
     with (folder / "network.npz").open("wb") as file:
         np.savez(file, **arrays)

@@ -3,7 +3,7 @@
 Lava's own means cost one process for each variable (`io.sink.Read`, `Monitor`), or two
 (`io.extractor.VarWire`), and `Var.get` hands results over one number at a time. This one reads
 any number of variables through RefPorts, as those do, in the same phase of the step, and sends
-them on as one vector. It only reads; everything that computes is a stock process.
+them on as one vector. It only reads, and computes nothing.
 """
 
 from __future__ import annotations
@@ -60,5 +60,6 @@ class _TapModel(PyLoihiProcessModel):  # type: ignore[misc]
         return bool(self.proc_params["read"])
 
     def run_post_mgmt(self) -> None:
-        values = [getattr(self, name).read() for name in self.proc_params["read"]]
+        # Flat as they are; frames of netx are W, H, C, and leave as C, H, W.
+        values = [getattr(self, name).read().T.ravel() for name in self.proc_params["read"]]
         self.out.send(np.concatenate(values).astype(np.int32))

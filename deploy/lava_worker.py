@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from itertools import zip_longest
 from math import prod
 from multiprocessing import current_process, resource_tracker, shared_memory
@@ -32,6 +33,9 @@ from stformer.network import IntArray, Network, from_plain
 from stformer.trace import spike_dtype
 
 TOLD_SECONDS = 0.1  # least time between two reports of progress
+# Frames that a channel between two Lava processes holds, all of them in memory; Lava takes 64,
+# and no process is ever more than a step ahead of another.
+CHANNEL_FRAMES = 4
 PIPE_BYTES = 2**22  # held in one channel to this process, at least a frame, at most 64
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -47,7 +51,8 @@ def main() -> None:
             network = from_plain("the network", job["network"], dict(arrays))
         with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
             frames = {key.removesuffix("/frames"): a for key, a in arrays.items()}
-        done = run(network, frames, job["spikes"], job["states"], folder, tell, watch)
+        wanted = job["builder"], job["spikes"], job["states"]
+        done = run(network, frames, *wanted, folder, tell, watch)
         assert "torch" not in sys.modules, "torch hangs in Lava processes"
         resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined] # or a zombie
         tell({"done": done})
@@ -60,27 +65,33 @@ def main() -> None:
 def run(
     network: Network,
     frames: dict[str, IntArray],
+    builder: str,
     spikes: list[str],
     states: list[tuple[str, str]],
     folder: Path,
     tell: Tell,
     watch: Watch,
 ) -> dict[str, float]:
-    """Run all samples in one stream; returns numbers for `Trace.info`."""
+    """Run all samples in one stream; returns numbers for `Trace.info`.
+
+    `builder` is "module:attribute": a module with `build` and `tap`, as
+    `stformer.deploy.lava_build` has them, and of it the table of process models to run.
+    """
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
 
-    from stformer.deploy.lava_build import MODELS, build, tap
-
+    module, _, table = builder.partition(":")
+    make = import_module(module)
+    models = getattr(make, table)
     begun = time.perf_counter()
     samples = len(next(iter(frames.values()))) if frames else 1
     length = samples * network.steps
-    built = build(network, frames)
-    models = {process: MODELS[type(process)] for process in built.processes}
+    built = make.build(network, frames)
+    model_of = {process: models[type(process)] for process in built.processes}
     pipes = []  # (port at this end, what to do with what arrives)
-    if tapped := tap(built, [(name, which) for name, which in states]):
+    if tapped := make.tap(built, [(name, which) for name, which in states]):
         process, model = tapped
-        models[process] = model
+        model_of[process] = model
         if states:
             pipes.append((process.out, _store_states(network, states, length, folder)))
     for name in spikes:
@@ -94,8 +105,8 @@ def run(
         port.flag_external_pipe(buffer_size=min(64, 1 + PIPE_BYTES // frame_bytes))
 
     process = built.processes[-1]
-    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
-    process.create_runtime(run_cfg=config)
+    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=model_of)
+    process.create_runtime(run_cfg=config, compile_config={"pypy_channel_size": CHANNEL_FRAMES})
     actors = process.runtime._messaging_infrastructure.actors
     names = [f"Lava process '{p.name}'" for p in process.runtime._executable.proc_builders]
     watch.start(list(zip_longest(names, actors, fillvalue="Lava's runtime service")))
@@ -138,7 +149,7 @@ def _store_spikes(network: Network, name: str, length: int, folder: Path) -> Sto
 
     def store(step: int, values: IntArray) -> None:
         if 0 <= step - population.latency < length:
-            file[step - population.latency] = values
+            file[step - population.latency] = values.T.ravel()  # frames are W, H, C in netx
 
     return store
 

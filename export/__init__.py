@@ -135,10 +135,17 @@ class Format(Protocol):
         ...
 
 
-FORMATS: dict[str, str] = {"onnx": "stformer.export.onnx:Onnx"}
+FORMATS: dict[str, str] = {
+    "nir": "stformer.export.nir:Nir",
+    "netx": "stformer.export.netx:Netx",
+    "onnx": "stformer.export.onnx:Onnx",
+}
 
 # What can be read, and by which function (Path, Reading) -> Imported.
-READERS: dict[str, str] = {}
+READERS: dict[str, str] = {
+    "nir": "stformer.export.nir_read:read",
+    "netx": "stformer.export.netx_read:read",
+}
 
 
 def load(name: str) -> Format:
