@@ -171,6 +171,7 @@ def _rules(case: Case) -> Iterator[Suspect]:
     if not isinstance(p, (Lif, Readout)):
         return
     a = case.arriving()
+    right = integrate(p, a)
     broken = ((kind, *how) for kind, rules in BROKEN.items() for how in rules.items())
     for kind, detail, rules in broken:
         # A readout has no threshold; without a current or a bias, their rules break nothing.
@@ -179,7 +180,11 @@ def _rules(case: Case) -> Iterator[Suspect]:
         if rules.bias_from and not p.bias_mant.any():
             continue
         if not rules.carry:
-            yield _suspect(case, kind, detail, a, rules=rules)
+            suspect = _suspect(case, kind, detail, a, rules=rules)
+            again = suspect.replayed
+            # One without states says nothing where its spikes are those of the definition.
+            if again.v is not None or not np.array_equal(again.spikes, right.spikes):
+                yield suspect
         elif (longer := _from_the_first(case)) is not None:
             yield _suspect(longer, kind, detail, longer.arriving(), rules=rules)
 
@@ -206,10 +211,17 @@ def _from_the_first(case: Case) -> Case | None:
     """The same from the first sample to some behind the first wrong one: what is carried over
     has to be followed. None where that is too far, or nothing differs."""
     again = integrate(case.population, case.arriving())
+    trace = case.trace
+    pairs = ((again.spikes, trace.spikes), (again.u, trace.u), (again.v, trace.v))
     wrong = [
         int(n)
         for i, n in enumerate(case.samples)
-        if not np.array_equal(again.spikes[i], case.trace.spikes[case.name][n])
+        if any(
+            array is not None
+            and case.name in record
+            and not np.array_equal(array[i], record[case.name][n])
+            for array, record in pairs
+        )
     ]
     most = min(CARRIED, 2 * affordable(case.network, case.name), case.trace.samples)
     if not wrong or wrong[0] >= most:

@@ -258,3 +258,23 @@ def test_what_is_carried_over_is_not_blamed_for_later_samples() -> None:
     assert first is not None
     assert "last one left" not in first.detail
     assert first.kind != "reset"
+
+
+def test_states_alone_show_what_is_carried_over() -> None:
+    """A neuron that never fires; what has no states to compare must not explain it."""
+    network = sample_network("dense")
+    inputs = frames_for(network, 4, seed=3)
+    quiet = tuple(
+        replace(p, vth=9000) if isinstance(p, Lif) and p.name == "b" else p
+        for p in network.populations
+    )
+    network = replace_network(network, populations=quiet)
+    reference = run(network, inputs)
+    fault = next(
+        f for f in faults(network) if f.name == "states of the last sample" and f.where == "b"
+    )
+    other = fault.run(inputs, STATES)
+    assert compare(reference, other, network).equivalent
+    first = compare(reference, other, network, states=True).first
+    assert first is not None
+    assert (first.population, first.kind) == ("b", "reset")
