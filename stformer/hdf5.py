@@ -1,10 +1,10 @@
 """HDF5 as plain data: nothing but numbers and texts gets in or out.
 
 Our own files (`image`, `read`) are some attributes, one JSON text and integer arrays; what other
-programs wrote (`read_tree`) or read (`tree_image`) is groups of numbers and texts. Written files depend on their content
-only (no times, fixed format version). Read files are not trusted: no link, external or virtual
-storage is followed, no filter but gzip and byte shuffle runs, and every size is compared with a
-limit and with what is really stored before memory is taken.
+programs wrote (`read_tree`) or are to read (`tree_image`) is groups of numbers and texts. Written
+files depend on their content only (no times, fixed format version). Read files are not trusted:
+no link, external or virtual storage is followed, no filter but gzip and byte shuffle runs, and
+every size is compared with a limit and with what is really stored before memory is taken.
 """
 
 from __future__ import annotations
