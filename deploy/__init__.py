@@ -47,7 +47,9 @@ BACKENDS: dict[str, str] = {
     "torch": "stformer.deploy.torch:Torch",
     "onnx": "stformer.deploy.onnx:Onnx",
     "lava-sim": "stformer.deploy.lava:LavaSim",
+    "lava-sim-fast": "stformer.deploy.lava:LavaSimFast",
     "netx": "stformer.deploy.netx:Netx",
+    "norse": "stformer.deploy.norse:Norse",
 }
 
 

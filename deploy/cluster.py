@@ -16,13 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from stformer import deploy
 from stformer.deploy import Progress
 from stformer.errors import InputError, Unavailable
 from stformer.network import IntArray, Network
-from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs
+from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs, joined, numbered
 
 FORMS = "local:N, slurm:SITE.toml or tcp://HOST:PORT"
 MOST_AT_ONCE = 64  # samples in a chunk: what is lost with a worker
@@ -256,20 +254,10 @@ def run(
     each(client, _run_chunk, chunks, take)
     ordered = [parts[i] for i in sorted(parts)]
 
-    def joined(kind: str) -> dict[str, IntArray]:
-        records = [getattr(part, kind) for part in ordered]
-        return {key: np.concatenate([record[key] for record in records]) for key in records[0]}
-
-    return Trace(
-        network=network.digest(),
-        inputs=digest_inputs(frames),
-        backend=name,
-        spikes=joined("spikes"),
-        u=joined("u"),
-        v=joined("v"),
-        info={
-            "seconds": time.perf_counter() - begun,
-            "workers": float(workers),
-            "chunks": float(len(ordered)),
-        },
-    )
+    info = {
+        "seconds": time.perf_counter() - begun,
+        "workers": float(workers),
+        "chunks": float(len(ordered)),
+        **numbered(note for part in ordered for note in part.notes),
+    }
+    return replace(joined(ordered, digest_inputs(frames)), backend=name, info=info)

@@ -1,8 +1,9 @@
 """The network as real Lava processes on this machine's CPU, in fixed point.
 
-Stock processes and stock process models of Lava 0.10.0 compute everything
-(`stformer.deploy.lava_build` says which). They run in a child process; neither Lava nor torch
-is imported here, so the caller may have torch loaded.
+`lava-sim` computes everything with stock processes and stock process models of Lava 0.10.0
+(`stformer.deploy.lava_build` says which), `lava-sim-fast` with process models of ours
+(`stformer.deploy.lava_fast`), chosen through Lava's run configuration. Both run in a child
+process; neither Lava nor torch is imported here, so the caller may have torch loaded.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class LavaSim:
     """
 
     name = "lava-sim"
-    builder = "stformer.deploy.lava_build"
+    models = "stock"
+    builder = "stformer.deploy.lava_build:STOCK"
     files: Mapping[str, Path] = MappingProxyType({})
 
     def __init__(
@@ -61,7 +63,7 @@ class LavaSim:
         return "lava-nc is not installed; pip install 'stformer[lava]'"
 
     def problems(self, network: Network) -> list[Problem]:
-        return find_problems(network)
+        return find_problems(network, self.models)
 
     def run(self, network: Network, inputs: Inputs, *, probe: Probe) -> Trace:
         frames = check_inputs(network, inputs)
@@ -94,13 +96,21 @@ class LavaSim:
                 more = info.get(key, 0.0)
                 info[key] = more + value if key.endswith("seconds") else max(more, value)
         info["seconds"] = time.perf_counter() - begun
-        return _trace(network, frames, probe, parts, info)
+        return _trace(self.name, network, frames, probe, parts, info)
 
     def _after(self, before: int, total: int) -> Callable[[int, int], None] | None:
         """Progress of one stream, told as progress of them all."""
         if (progress := self.progress) is None:
             return None
         return lambda done, _: progress(before + done, total)
+
+
+class LavaSimFast(LavaSim):
+    """The same with our process models, which are bit-identical to the stock ones."""
+
+    name = "lava-sim-fast"
+    models = "fast"
+    builder = "stformer.deploy.lava_build:FAST"
 
 
 def _has_lava() -> bool:
@@ -112,6 +122,7 @@ def _has_lava() -> bool:
 
 
 def _trace(
+    backend: str,
     network: Network,
     frames: dict[str, npt.NDArray[np.int32]],
     probe: Probe,
@@ -136,7 +147,7 @@ def _trace(
     return Trace(
         network=network.digest(),
         inputs=digest_inputs(frames),
-        backend=LavaSim.name,
+        backend=backend,
         spikes=spikes,
         u={k: u[k] for k in order if k in u},
         v={k: v[k] for k in order if k in v},

@@ -28,6 +28,19 @@ from lava.utils.weightutils import SignMode
 from typing_extensions import assert_never
 
 from stformer import fixedpoint as fx
+from stformer.deploy.lava_fast import (
+    PyConvModelFast,
+    PyDelayDenseModelFast,
+    PyDelaySparseModelFast,
+)
+from stformer.deploy.lava_own import (
+    Axon,
+    GradedSums,
+    MatrixProduct,
+    PyAxonModel,
+    PyGradedSumsModel,
+    PyMatrixProductModel,
+)
 from stformer.deploy.lava_tap import make_tap
 from stformer.network import (
     BroadcastTokens,
@@ -48,11 +61,12 @@ from stformer.network import (
     SumTokens,
     conv_output,
     effective_weight,
+    is_graded,
 )
 
 # What `Loihi2SimCfg(select_tag="fixed_pt")` selects for each process (a test holds them equal).
 # Naming them spares Lava's search, which executes every module around a process, once for each.
-MODELS: dict[type[Any], type[Any]] = {
+STOCK: dict[type[Any], type[Any]] = {
     LIFReset: PyLifResetModelBitAcc,
     LavaDense: PyDenseModelBitAcc,
     LavaDelayDense: PyDelayDenseModelBitAcc,
@@ -60,6 +74,15 @@ MODELS: dict[type[Any], type[Any]] = {
     LavaDelaySparse: PyDelaySparseModelBitAcc,
     LavaConv: PyConvModelFixed,
     Source: PySendModelFixed,
+}
+FAST = {
+    **STOCK,
+    LavaConv: PyConvModelFast,
+    LavaDelayDense: PyDelayDenseModelFast,
+    LavaDelaySparse: PyDelaySparseModelFast,
+    Axon: PyAxonModel,
+    GradedSums: PyGradedSumsModel,
+    MatrixProduct: PyMatrixProductModel,
 }
 
 # One above the 17-bit register: a readout's membrane, clipped at 2^23 - 1, never exceeds it.
@@ -96,6 +119,9 @@ class _Builder:
 def build(network: Network, frames: dict[str, IntArray]) -> Built:
     """Lava processes for a network that has no problems (`lava_problems.find_problems`).
 
+    What stock Lava runs is made of its processes; only what it has no process for becomes one
+    of ours (`lava_own`).
+
     Args:
         network: what to build.
         frames: input -> integers [S, T, *shape]; the samples follow each other without a gap.
@@ -110,7 +136,7 @@ def build(network: Network, frames: dict[str, IntArray]) -> Built:
             b.populations[p.name] = b.add(_population(network, p, frames))
     for projection in network.projections:
         _connect(b, projection)
-        if projection.delay:
+        if projection.delay and isinstance(network[projection.post], Relay):
             _hold_back(b, network[projection.post])
     return Built(b.populations, b.processes)
 
@@ -126,8 +152,21 @@ def tap(built: Built, states: list[tuple[str, str]]) -> tuple[Any, type[Any]] | 
     loose = [part for part in parts if not any(id(process) in tied for process in part)]
     if not read and len(parts) == 1:
         return None
-    chosen = [next(p for p in part if isinstance(p, LIFReset)) for part in loose]
-    return make_tap(read, [process.vth for process in chosen])  # vth: the smallest Var
+    anchors = [next(filter(None, map(_anchor, part))) for part in loose]
+    return make_tap(read, anchors)
+
+
+def _anchor(process: Any) -> Any:
+    """A small Var of a population that computes, None for other processes."""
+    match process:
+        case LIFReset():
+            return process.vth
+        case GradedSums():
+            return process.shift
+        case MatrixProduct():
+            return process.heads
+        case _:
+            return None
 
 
 def _parts(processes: list[Any]) -> list[list[Any]]:
@@ -156,8 +195,15 @@ def _population(network: Network, p: Population, frames: dict[str, IntArray]) ->
             return _lif(network, p, vth=1, du=fx.NO_CURRENT, dv=fx.MEMORYLESS)
         case Readout():
             return _lif(network, p, vth=NEVER, du=fx.NO_CURRENT, dv=0)
-        case Graded() | Product():
-            raise AssertionError(f"{p.name}: find_problems lets no {type(p).__name__} through")
+        case Graded():
+            return GradedSums(p)
+        case Product():
+            factors = {
+                q.port: network[q.pre].shape
+                for q in network.incoming(p.name)
+                if isinstance(q, Operand)
+            }
+            return MatrixProduct(p, left=factors["left"], right=factors["right"])
         case _:
             assert_never(p)
 
@@ -178,16 +224,21 @@ def _lif(network: Network, p: Lif | Relay | Readout, *, vth: int, du: int, dv: i
 
 
 def _connect(b: _Builder, p: Projection) -> None:
-    assert not isinstance(p, Operand), "a product's; find_problems lets none through"
     pre, post = b.network[p.pre], b.network[p.post]
-    source, target = b.populations[p.pre].s_out, b.populations[p.post].a_in
-    bits = GRADED_BITS if isinstance(pre, Input) and (pre.low < 0 or pre.high > 1) else 0
+    source, wait = b.populations[p.pre].s_out, b.network.axon_delay(p)
+    crosses = p.delay and not isinstance(post, Relay)
+    if crosses or (wait and isinstance(p, (Conv, Operand))):
+        source, wait = _axon(b, p, source, wait), 0
+    if isinstance(p, Operand):
+        source.connect(getattr(b.populations[p.post], p.port))
+        return
+    target, bits = b.populations[p.post].a_in, GRADED_BITS if is_graded(pre) else 0
     if isinstance(p, Conv):
         conv = b.add(_conv(p, pre, bits))
         source.reshape(pre.shape).transpose((2, 1, 0)).connect(conv.s_in)
         conv.a_out.transpose((2, 1, 0)).reshape((prod(post.shape),)).connect(target)
         return
-    weights, wait = _matrix(p, pre, post), b.network.axon_delay(p)
+    weights = _matrix(p, pre, post)
     shared = {
         "name": p.name,
         "num_message_bits": bits,
@@ -200,6 +251,16 @@ def _connect(b: _Builder, p: Projection) -> None:
     synapses = b.add(_synapses(weights, wait, shared))
     source.connect(synapses.s_in)
     synapses.a_out.connect(target)
+
+
+def _axon(b: _Builder, p: Projection, source: Any, wait: int) -> Any:
+    """The port of an axon that keeps a projection's delay within each sample."""
+    pre, steps = b.network[p.pre], b.network.steps
+    sent_at = [(step - pre.latency) % steps for step in range(steps)]  # in the source's time
+    keep = [0 <= t + p.delay < steps for t in sent_at]
+    axon = b.add(Axon(name=f"axon of {p.name}", shape=source.shape, wait=wait, keep=keep))
+    source.connect(axon.s_in)
+    return axon.s_out
 
 
 def _synapses(weights: Any, wait: int, shared: dict[str, Any]) -> Any:

@@ -60,7 +60,7 @@ def run_child(
     """Run all samples of `frames` in one stream, in a child process.
 
     Args:
-        builder: module that makes the processes, see `stformer.deploy.lava_worker.run`.
+        builder: of the processes, "module:attribute"; see `stformer.deploy.lava_worker.run`.
         files: what it reads, by the name that it has for it, in the folder where it runs.
 
     Returns:

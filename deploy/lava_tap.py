@@ -3,7 +3,7 @@
 Lava's own means cost one process for each variable (`io.sink.Read`, `Monitor`), or two
 (`io.extractor.VarWire`), and `Var.get` hands results over one number at a time. This one reads
 any number of variables through RefPorts, as those do, in the same phase of the step, and sends
-them on as one vector. It only reads; everything that computes is a stock process.
+them on as one vector. It only reads, and computes nothing.
 """
 
 from __future__ import annotations

@@ -33,6 +33,9 @@ from stformer.network import IntArray, Network, from_plain
 from stformer.trace import spike_dtype
 
 TOLD_SECONDS = 0.1  # least time between two reports of progress
+# Frames that a channel between two Lava processes holds, all of them in memory; Lava takes 64,
+# and no process is ever more than a step ahead of another.
+CHANNEL_FRAMES = 4
 PIPE_BYTES = 2**22  # held in one channel to this process, at least a frame, at most 64
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -71,22 +74,24 @@ def run(
 ) -> dict[str, float]:
     """Run all samples in one stream; returns numbers for `Trace.info`.
 
-    `builder` is a module with what `stformer.deploy.lava_build` has: `MODELS`, `build`, `tap`.
+    `builder` is "module:attribute": a module with `build` and `tap`, as
+    `stformer.deploy.lava_build` has them, and of it the table of process models to run.
     """
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
 
-    make = import_module(builder)
-
+    module, _, table = builder.partition(":")
+    make = import_module(module)
+    models = getattr(make, table)
     begun = time.perf_counter()
     samples = len(next(iter(frames.values()))) if frames else 1
     length = samples * network.steps
     built = make.build(network, frames)
-    models = {process: make.MODELS[type(process)] for process in built.processes}
+    model_of = {process: models[type(process)] for process in built.processes}
     pipes = []  # (port at this end, what to do with what arrives)
     if tapped := make.tap(built, [(name, which) for name, which in states]):
         process, model = tapped
-        models[process] = model
+        model_of[process] = model
         if states:
             pipes.append((process.out, _store_states(network, states, length, folder)))
     for name in spikes:
@@ -100,8 +105,8 @@ def run(
         port.flag_external_pipe(buffer_size=min(64, 1 + PIPE_BYTES // frame_bytes))
 
     process = built.processes[-1]
-    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
-    process.create_runtime(run_cfg=config)
+    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=model_of)
+    process.create_runtime(run_cfg=config, compile_config={"pypy_channel_size": CHANNEL_FRAMES})
     actors = process.runtime._messaging_infrastructure.actors
     names = [f"Lava process '{p.name}'" for p in process.runtime._executable.proc_builders]
     watch.start(list(zip_longest(names, actors, fillvalue="Lava's runtime service")))

@@ -36,7 +36,7 @@ Chain = dict[str, Any]  # an entry of "chains" in the manifest
 class _Chains(LavaSim):
     """Runs files of netx instead of stock processes that we choose."""
 
-    builder = "stformer.deploy.netx_build"
+    builder = "stformer.deploy.netx_build:MODELS"
 
 
 class Netx:

@@ -46,7 +46,7 @@ models = import_module(f"{NETX}.blocks.models")
 
 # As in `lava_build`; Lava's search would load what netx does not need.
 MODELS: dict[type[Any], type[Any]] = {
-    **lava_build.MODELS,
+    **lava_build.STOCK,
     netx.Network: netx.PyNetworkModel,
     blocks.Dense: models.PyDenseModel,
     blocks.Conv: models.PyConvModel,

@@ -136,12 +136,16 @@ class Format(Protocol):
 
 
 FORMATS: dict[str, str] = {
+    "nir": "stformer.export.nir:Nir",
     "netx": "stformer.export.netx:Netx",
     "onnx": "stformer.export.onnx:Onnx",
 }
 
 # What can be read, and by which function (Path, Reading) -> Imported.
-READERS: dict[str, str] = {"netx": "stformer.export.netx_read:read"}
+READERS: dict[str, str] = {
+    "nir": "stformer.export.nir_read:read",
+    "netx": "stformer.export.netx_read:read",
+}
 
 
 def load(name: str) -> Format:

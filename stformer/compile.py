@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from stformer import data, train
+from stformer import data, overflow, train
 from stformer import fixedpoint as fx
 from stformer.data import Split
 from stformer.lower import lower_stformer
@@ -16,6 +17,10 @@ from stformer.recipe import Recipe
 from stformer.train import Report, Run
 from stformer.training.batches import held_out
 from stformer.training.processes import Processes
+
+Scaled: TypeAlias = Block | Stream | Readout
+
+HALVINGS = 32  # after which nothing of a weight of 8 or a bias of 20 bits is left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,7 @@ def compile_run(
     run: Run,
     *,
     finetune_epochs: int | None = None,
+    scales: str = "",
     device: str = "",
     report: Report = lambda _: None,
 ) -> Compiled:
@@ -58,7 +64,7 @@ def compile_run(
 
     Args:
         run: see `stformer.train.load_run`.
-        finetune_epochs: overrides the recipe's.
+        finetune_epochs, scales: override the recipe's, see `stformer.recipe.CompileConfig`.
         device: where to fine-tune and evaluate, as for `stformer.train.train`; the model is
             on the CPU afterwards.
         report: called after every epoch of fine-tuning.
@@ -71,7 +77,12 @@ def compile_run(
     quantise(model)
     quantised_accuracy = train.accuracy(model, splits["test"])
     epochs = recipe.compile.finetune_epochs if finetune_epochs is None else finetune_epochs
+    for_all = (scales or recipe.compile.scales) == "bounds"
+    if for_all:  # what this costs is there to be learnt again
+        fit(model)
     _finetune(run, splits, epochs, here, report)
+    if for_all:
+        fit(model)
     largest = calibrate(model, splits["train"])
     integer_accuracy = train.accuracy(model, splits["test"])
     return Compiled(
@@ -107,7 +118,7 @@ def calibrate(model: STFormer, split: Split) -> dict[str, int]:
 
     The sums are those of the split, not of every possible input.
     """
-    watched = {n: m for n, m in model.named_modules() if isinstance(m, (Block, Stream, Readout))}
+    watched = _scaled(model)
     while True:
         _watch(watched, True)
         train.predict(model, split)
@@ -115,13 +126,39 @@ def calibrate(model: STFormer, split: Split) -> dict[str, int]:
         too_large = [m for m in watched.values() if m.largest_sum > fx.ACCUMULATOR_MAX]
         if not too_large:
             return {n: m.largest_sum for n, m in watched.items()}
-        # A stream has one scale, which is halved once, whoever overflowed.
-        owners = [m.shared_scale if isinstance(m, Stream) else m for m in too_large]
-        for owner in {id(owner): owner for owner in owners}.values():
-            owner.halve()
+        _halve(too_large)
 
 
-def _watch(modules: dict[str, Block | Stream | Readout], on: bool) -> None:
+def fit(model: STFormer) -> None:
+    """Halve a population's scale until no input overflows anything, where that can be reached.
+
+    The sums are those of every possible input (`stformer.overflow.prove`), so the grid may
+    become much coarser than `calibrate` leaves it.
+    """
+    scaled = _scaled(model)
+    device = next(model.parameters()).device
+    for _ in range(HALVINGS):
+        claims = overflow.prove(lower_stformer(model.cpu()))
+        # What only reads a stream has no scale of its own: the stream is open with it.
+        too_large = [scaled[c.name] for c in claims.open if c.name in scaled]
+        if not too_large:
+            break
+        _halve(too_large)
+    model.to(device)
+
+
+def _scaled(model: STFormer) -> dict[str, Scaled]:
+    return {n: m for n, m in model.named_modules() if isinstance(m, (Block, Stream, Readout))}
+
+
+def _halve(modules: list[Scaled]) -> None:
+    """A stream has one scale, which is halved once, whoever overflowed."""
+    owners = [m.shared_scale if isinstance(m, Stream) else m for m in modules]
+    for owner in {id(owner): owner for owner in owners}.values():
+        owner.halve()
+
+
+def _watch(modules: dict[str, Scaled], on: bool) -> None:
     for module in modules.values():
         module.watch_sums = on
         if on:

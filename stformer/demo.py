@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
 
 from stformer import compile as compiling
 from stformer import data, deploy, recipe, storage, train
-from stformer.files import atomic_path, make_folder, write_text
-from stformer.page import Subject, proof_page
+from stformer.files import atomic_path, make_folder
+from stformer.proof import Proof, observed, twin, write_report
 from stformer.report import Report
 from stformer.trace import Probe
 from stformer.verify import compare, first_samples
@@ -90,6 +89,7 @@ def demo(
         "samples": out / "digits-samples.npz",
         "trace": out / "reference.trace",
         "report": out / "report.html",
+        "json": twin(out / "report.html"),
     }
     say(f"training '{chosen.name}' for {chosen.train.epochs} epochs on 1,437 digits")
 
@@ -109,7 +109,7 @@ def demo(
     say(f"running the reference on {len(inputs)} test digits")
     reference = deploy.run("reference", network, inputs, probe=probe)
     replace(reference, u={}, v={}).save(files["trace"])  # states would be 90 MB more
-    reports, info = [], {}
+    comparisons, info = [], {}
     for name in BACKENDS:
         count = lava_samples if name == "lava-sim" else len(inputs)
         say(f"running {name} on {min(count, len(inputs))} test digits")
@@ -117,17 +117,21 @@ def demo(
             name, network, inputs[:count], probe=probe, progress=partial(note_run, name)
         )
         expected = first_samples(reference, {"input": inputs[:count].astype(np.int32)})
-        reports.append(compare(expected, trace, network, states=True))
+        report = compare(expected, trace, network, states=True)
+        comparisons.append(observed(report, expected, trace, network, labels))
         info[name] = dict(trace.info)
-    result = Result(compiled=compiled, reports=reports, files=files, info=info)
-    subject = Subject(
-        network=network,
-        trace=reference,
-        labels=labels,
-        facts=_facts(result),
-        command="stformer verify MODEL.stf --backend cpu,torch,lava-sim --state",
+    result = Result(
+        compiled=compiled, reports=[c.report for c in comparisons], files=files, info=info
     )
-    write_text(files["report"], proof_page(subject, reports))
+    proof = Proof(
+        comparisons=tuple(comparisons),
+        network=network,
+        data=f"{chosen.data} (test)",
+        command=f"stformer verify {quote(str(files['model']))} --data "
+        f"{quote(str(files['samples']))} --backend {','.join(BACKENDS)} --state",
+        facts=_facts(result),
+    )
+    write_report(files["report"], proof)
     return result
 
 
@@ -139,16 +143,4 @@ def _facts(result: Result) -> dict[str, str]:
         "network": f"{len(c.network.populations)} populations, {len(c.network.projections)} "
         f"projections, {c.network.depth} steps deep",
         "Lava run": result.lava,
-        **versions(),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what takes part, of those that are installed."""
-    out = {"Python": platform.python_version()}
-    for name in ("stformer", "numpy", "torch", "lava-nc"):
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return out

@@ -64,18 +64,38 @@ def clip(v: Array) -> Array:
     return v.clip(-(STATE_MAX - 1), STATE_MAX - 1)
 
 
-def current(u: Array, a: Array, du: int) -> Array:
-    """Synaptic current after one step; u and a are integer arrays of one shape.
+def current_decay(du: int) -> int:
+    """What a current loses a step, in 1/4096.
 
     The register holds du and the chip decays by du + 1: the off-by-one lives on this line
     and nowhere else.
     """
-    return wrap(decay(u, du + 1) + (a << SHIFT))
+    return du + 1
+
+
+def unwrapped(u: Array, a: Array, du: int) -> Array:
+    """Synaptic current after one step, before the wrap; u and a are integer arrays."""
+    return decay(u, current_decay(du)) + (a << SHIFT)
+
+
+def current(u: Array, a: Array, du: int) -> Array:
+    """Synaptic current after one step; u and a are integer arrays of one shape."""
+    return wrap(unwrapped(u, a, du))
+
+
+def unclipped(v: Array, u: Array, dv: int, bias: Array) -> Array:
+    """Membrane after one step, before clip and threshold; `bias` is bias_mant << bias_exp."""
+    return decay(v, dv) + u + bias
 
 
 def membrane(v: Array, u: Array, dv: int, bias: Array) -> Array:
     """Membrane after one step, before threshold; `bias` is bias_mant << bias_exp."""
-    return clip(decay(v, dv) + u + bias)
+    return clip(unclipped(v, u, dv, bias))
+
+
+def message(a: Array, bias: Array, shift: int) -> Array:
+    """What a graded population would send if it held any number: see `graded`."""
+    return truncate((a << SHIFT) + bias, SHIFT + shift)
 
 
 def graded(a: Array, bias: Array, shift: int) -> Array:
@@ -86,7 +106,7 @@ def graded(a: Array, bias: Array, shift: int) -> Array:
         bias: bias_mant << bias_exp, in units of 1/64 like a membrane's.
         shift: bits that the message leaves out, 0...23.
     """
-    return clip(truncate((a << SHIFT) + bias, SHIFT + shift))
+    return clip(message(a, bias, shift))
 
 
 def fire(v: Array, vth: int) -> tuple[Array, Array]:

@@ -108,11 +108,12 @@ class Relay:
 class Readout:
     """Non-spiking accumulators: logits. v[t] = clip(v[t-1] + a[t] * 64 + bias_mant * 2^bias_exp).
 
-    What it sends is v, after every step; the value at the last step is the sample's logit.
-    On the chip a Lif with dv = 0 whose threshold is never reached.
+    What it sends is v, after every step; the value at the last step, summed over H and W, is
+    the sample's logit (`stformer.trace.logits`). On the chip a Lif with dv = 0 whose threshold
+    is never reached.
 
     Attributes:
-        shape: (n,) or (C, H, W).
+        shape: (n,) or (C, H, W): n or C classes.
         bias_mant, bias_exp: as in `Lif`.
     """
 

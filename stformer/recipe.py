@@ -133,10 +133,16 @@ class CompileConfig:
     Attributes:
         finetune_epochs: with the integer forward and straight-through gradients; 0 for none.
         finetune_lr: AdamW's rate, in weight steps (1 is one integer).
+        scales: "samples": as large as the training split allows; "bounds": so small that no
+            input overflows anything (`stformer.overflow`), on coarser weights where that asks
+            for it.
+        require_proof: write no network that some input may overflow.
     """
 
     finetune_epochs: int = 0
     finetune_lr: float = 0.05
+    scales: Literal["samples", "bounds"] = "samples"
+    require_proof: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,6 +87,11 @@ class PopulationReport:
     v_differences: int | None
     itself_wrong: bool | None
 
+    @property
+    def equal_percent(self) -> float:
+        """Of its spikes or graded values; 100 only where all are equal."""
+        return _percent(self.entries, self.differences)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -100,6 +105,7 @@ class Report:
         populations: those that both recorded, in the network's order.
         not_compared: those that one of them lacks.
         first: the first difference; None when there is none.
+        notes: where the backends say that they are not the definition (`Trace.notes`).
     """
 
     network: str
@@ -113,6 +119,7 @@ class Report:
     populations: tuple[PopulationReport, ...]
     not_compared: tuple[str, ...]
     first: Difference | None
+    notes: tuple[str, ...] = ()
 
     @property
     def compared(self) -> int:
@@ -130,6 +137,11 @@ class Report:
     @property
     def differences(self) -> int:
         return sum(p.differences for p in self.populations)
+
+    @property
+    def equal_percent(self) -> float:
+        """Of all spikes and graded values compared; 100 only where all are equal."""
+        return _percent(self.compared, self.differences)
 
     @property
     def state_differences(self) -> int:
@@ -188,12 +200,21 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dumps`: all fields, and the counts and verdicts."""
         names = ("compared", "states_compared", "differences", "state_differences")
-        verdicts = ("equivalent", "silent", "proven", "verdict")
-        return {**{n: getattr(self, n) for n in (*verdicts, *names)}, **asdict(self)}
+        verdicts = ("equivalent", "silent", "proven", "verdict", "equal_percent")
+        plain = {**{n: getattr(self, n) for n in (*verdicts, *names)}, **asdict(self)}
+        for entry, population in zip(plain["populations"], self.populations, strict=True):
+            entry["equal_percent"] = population.equal_percent
+        return plain
 
     def to_text(self) -> str:
         """Verdict first, then the first difference, then a table of populations."""
         return "\n".join((self.verdict, *_remarks(self), "", table(*_rows(self)))) + "\n"
+
+
+def _percent(entries: int, differences: int) -> float:
+    """Cut, not rounded, to four places: one difference among many must not read as none."""
+    equal = entries - differences
+    return equal * 1_000_000 // entries / 10_000 if entries else 0.0
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -230,18 +251,21 @@ def _rows(report: Report) -> tuple[list[str], list[list[object]]]:
     known = report.network_name != ""
     columns = ["population", *(["kind", "latency"] if known else []), "neurons", "rate", "not 0"]
     columns += ["differ", *(["u differ", "v differ"] if report.states else [])]
-    columns += ["fault"] if report.first else []
+    columns += ["equal %", "fault"] if report.first else []
     rows = []
     for p in report.populations:
         row: list[object] = [p.name, *([p.kind, p.latency] if known else [])]
         row += [p.neurons, p.rate, p.spikes, p.differences]
         row += [p.u_differences, p.v_differences] if report.states else []
         fault = {True: "its own", False: "fed wrong spikes", None: ""}[p.itself_wrong]
-        rows.append([*row, fault] if report.first else row)
+        rows.append([*row, p.equal_percent, fault] if report.first else row)
     return columns, rows
 
 
 def _remarks(report: Report) -> Iterator[str]:
+    if report.differences:
+        yield f"  equal: {report.equal_percent:.4f} % of the values"
+    yield from (f"  note: {note}" for note in report.notes)
     if report.not_compared:
         yield f"  not compared, one side did not record them: {', '.join(report.not_compared)}"
     lacking = [p.name for p in report.populations if p.stateful and p.v_differences is None]

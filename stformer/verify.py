@@ -24,7 +24,7 @@ from stformer.diagnose import classify, is_itself_wrong, side
 from stformer.errors import InputError
 from stformer.network import Input, IntArray, Lif, Network, Readout
 from stformer.report import Difference, PopulationReport, Report
-from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs
+from stformer.trace import Inputs, Probe, Trace, check_inputs, cut, digest_inputs
 
 Run: TypeAlias = Callable[[str, Network, Inputs, Probe], Trace]
 Mask = npt.NDArray[np.bool_]
@@ -39,6 +39,7 @@ def verify(
     against: str = "reference",
     states: bool = False,
     samples: Mapping[str, int] | None = None,
+    seen: Callable[[Report, Trace, Trace], None] = lambda *_: None,
 ) -> list[Report]:
     """Run backends on the same inputs and compare each with one of them.
 
@@ -51,6 +52,7 @@ def verify(
         against: the backend that is taken to be right.
         states: compare u and v too.
         samples: backend -> how many of the first samples it runs, where it is not all.
+        seen: gets each report and its two traces, which are let go afterwards.
 
     Returns:
         A report for each backend, in their order.
@@ -68,6 +70,7 @@ def verify(
         other = run(name, network, _head(frames, limit), probe)
         expected = first_samples(reference, _head(frames, limit)) if limit < most else reference
         reports.append(compare(expected, other, network, states=states))
+        seen(reports[-1], expected, other)
     return reports
 
 
@@ -80,21 +83,16 @@ def _head(
 def first_samples(trace: Trace, inputs: Mapping[str, npt.NDArray[np.int32]]) -> Trace:
     """The trace of a run with only the first samples, those of `inputs`."""
     count = len(next(iter(inputs.values())))
-
-    def cut(arrays: Mapping[str, IntArray]) -> dict[str, IntArray]:
-        return {name: a[:count] for name, a in arrays.items()}
-
-    return replace(
-        trace,
-        inputs=digest_inputs(inputs),
-        spikes=cut(trace.spikes),
-        u=cut(trace.u),
-        v=cut(trace.v),
-    )
+    return replace(cut(trace, 0, count), inputs=digest_inputs(inputs))
 
 
 def compare(
-    reference: Trace, other: Trace, network: Network | None = None, *, states: bool = False
+    reference: Trace,
+    other: Trace,
+    network: Network | None = None,
+    *,
+    states: bool = False,
+    explain: bool = True,
 ) -> Report:
     """Compare two traces of one network and one set of inputs.
 
@@ -104,6 +102,7 @@ def compare(
         network: what ran; without it, a difference is located but not explained, and every
             latency counts as 0.
         states: compare u and v too, for populations whose states both recorded.
+        explain: find the first difference and its cause; without, differences are counted.
 
     Raises:
         InputError: traces of different networks, inputs or sizes, or not of `network`.
@@ -115,7 +114,7 @@ def compare(
     populations: list[PopulationReport] = []
     masks: dict[str, Mask] = {}
     for name in both:
-        found, masks[name] = _compare_population(reference, other, network, name, states)
+        found, masks[name] = _compare_population(reference, other, network, name, states, explain)
         populations.append(found)
     return Report(
         network=reference.network,
@@ -128,7 +127,10 @@ def compare(
         states=states,
         populations=tuple(populations),
         not_compared=tuple(n for n in _all_names(reference, other) if n not in both),
-        first=_first_difference(reference, other, network, masks, latencies, states),
+        first=_first_difference(reference, other, network, masks, latencies, states)
+        if explain
+        else None,
+        notes=(*reference.notes, *other.notes),
     )
 
 
@@ -194,7 +196,12 @@ def _differ(reference: Trace, other: Trace, name: str, kind: str) -> tuple[int, 
 
 
 def _compare_population(
-    reference: Trace, other: Trace, network: Network | None, name: str, states: bool
+    reference: Trace,
+    other: Trace,
+    network: Network | None,
+    name: str,
+    states: bool,
+    explain: bool,
 ) -> tuple[PopulationReport, Mask]:
     spikes = reference.spikes[name]
     differences, mask = _differ(reference, other, name, "spikes")
@@ -209,7 +216,7 @@ def _compare_population(
     population = network[name] if network else None
     itself = (
         is_itself_wrong(network, name, other, np.flatnonzero(mask.any(axis=1)))
-        if network is not None and mask.any()
+        if explain and network is not None and mask.any()
         else None
     )
     report = PopulationReport(

@@ -265,7 +265,7 @@ def test_targets_say_why_not(call: Call, monkeypatch: pytest.MonkeyPatch) -> Non
         out = call("targets")[1]
     finally:
         del deploy.BACKENDS["broken-import"]
-    assert list(found)[:5] == ["reference", "cpu", "torch", "onnx", "lava-sim"]
+    assert list(found)[:6] == ["reference", "cpu", "torch", "onnx", "lava-sim", "lava-sim-fast"]
     assert found["reference"] == {"name": "reference", "available": True, "why": None, "get": None}
     assert found["fake"]["why"] == "no chip on this desk"
     assert found["fake"]["get"] == "pip install chip"
@@ -319,3 +319,21 @@ def test_info_counts_the_parts_of_a_lowered_model(call: Call) -> None:
     plain = call.json("info")["model"]
     assert [p["name"] for p in plain["parts"]][:2] == ["stem", "spatial"]
     assert plain["operations"] == sum(p["operations"] for p in plain["parts"])
+
+
+def test_lava_models_name_the_backend(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = "stformer.deploy.cpu:Cpu"  # stands in for Lava, which takes seconds
+    monkeypatch.setitem(deploy.BACKENDS, "lava-sim", "stformer.deploy.reference:Reference")
+    monkeypatch.setitem(deploy.BACKENDS, "lava-sim-fast", fast)
+    words = ("--backend", "lava-sim", "--samples", 1)
+    assert call.json("run", *words, "--lava-models", "fast")["backend"] == "cpu"
+    assert call.json("run", *words, "--lava-models", "stock")["backend"] == "reference"
+    assert call.json("run", *words)["backend"] == "reference"
+    (report,) = call.json("verify", *words, "--lava-models", "fast")["reports"]
+    assert report["other"] == "cpu"
+    both = ("verify", "--backend", "lava-sim-fast", "--against", "lava-sim", "--samples", 1)
+    (report,) = call.json(*both)["reports"]
+    assert (report["reference"], report["other"]) == ("reference", "cpu")
+    assert "about lava-sim" in call.fails("run", "--backend", "cpu", "--lava-models", "fast")
+    traces = ("--traces", "a", "b", "--lava-models", "fast")
+    assert "--lava-models has no use" in call.fails("verify", *traces)

@@ -272,3 +272,21 @@ def test_progress_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None
     assert "[########################] 4/4" in written
     assert "loss 0.5" in written
     assert written.endswith("\r\x1b[K")  # leaves an empty line
+
+
+def test_progress_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the pace since the first report; a slow start is no part of it."""
+    now = 1000.0
+    monkeypatch.setattr("stformer.cli.progress.time.monotonic", lambda: now)
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Progress("work") as progress:
+        for seconds, done in ((50.0, 0), (2.0, 1), (2.0, 2), (400.0, 4), (1.0, 10)):
+            now += seconds
+            progress.of(done, 10)
+    text = stream.getvalue()
+    assert "52 s, about 18 s left" in text
+    assert "54 s, about 16 s left" in text
+    assert "454 s, about 10 min left" in text
+    assert "455 s\r" in text

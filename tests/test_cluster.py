@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stformer import ablate, deploy, recipe, storage
+from stformer import ablate, deploy, recipe, storage, trace_tables
+from stformer.cli import run as run_command
 from stformer.errors import InputError, Unavailable, Unsupported
 from stformer.network import Network
 from stformer.testing import assert_traces_equal, inputs_for, recurrent_network, sample_network
@@ -168,7 +169,9 @@ def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> No
         pass
 
 
-def test_commands_take_a_cluster(call: Call, tmp_path: Path, network: Network) -> None:
+def test_commands_take_a_cluster(
+    call: Call, tmp_path: Path, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, data = tmp_path / "m.stf", tmp_path / "d.npy"
     storage.save(model, network)
     frames = next(iter(inputs_for(network, 6, np.random.default_rng(0)).values()))
@@ -177,8 +180,14 @@ def test_commands_take_a_cluster(call: Call, tmp_path: Path, network: Network) -
     for name in ("a", "b"):
         more = ("--cluster", "local:2") if name == "b" else ()
         call.json("run", *words, "--backend", "cpu", "-o", tmp_path / name, *more)
-    report = call.json("verify", model, "--traces", tmp_path / "a", tmp_path / "b")
-    assert report["proven"]
+    size = Probe().size(network)
+    monkeypatch.setattr(trace_tables, "WINDOW_BYTES", 2 * size)
+    monkeypatch.setattr(run_command, "BLOCK_BYTES", 2 * size)  # blocks of two samples
+    spread = ("--cluster", "local:2")
+    blocks = call.json("run", *words, "--backend", "cpu", "-o", tmp_path / "c", *spread)
+    assert blocks["info"]["chunks"] == 6
+    for name in ("b", "c"):
+        assert call.json("verify", model, "--traces", tmp_path / "a", tmp_path / name)["proven"]
     assert call.json("verify", *words, "--backend", "cpu", "--cluster", "local:2")["proven"]
     assert "local:N" in call.fails("run", *words, "--backend", "cpu", "--cluster", "here")
     clash = call.fails("verify", "--traces", "a", "b", "--cluster", "local:2")

@@ -18,7 +18,10 @@ from stformer import hdf5, storage
 from stformer.errors import InputError
 from stformer.network import Network
 from stformer.testing_traces import make
+from stformer.trace_file import load_trace
+from stformer.trace_tables import file_digest, window_digest
 
+WINDOW = 5  # of a short trace: all its samples
 RNG = np.random.default_rng(7)
 
 
@@ -36,7 +39,7 @@ def test_missing_folder_empty_and_foreign_files(tmp_path: Path) -> None:
         "pipe": "device or pipe",
         "other": "document",
     }.items():
-        for load in (storage.load, storage.load_document, storage.load_trace):
+        for load in (storage.load, storage.load_document, load_trace):
             with pytest.raises(InputError, match=found) as e:
                 load(tmp_path / name)
             assert e.value.where.startswith(str(tmp_path))
@@ -49,13 +52,13 @@ def test_network_and_trace_are_told_apart(stf: Path, traced: Path) -> None:
     with pytest.raises(InputError, match=r"a trace file; allowed: a network file"):
         storage.load(traced)
     with pytest.raises(InputError, match=r"a network file; allowed: a trace file"):
-        storage.load_trace(stf)
+        load_trace(stf)
 
 
 @pytest.mark.parametrize("kind", ["network", "trace"])
 def test_every_truncation_and_flipped_bytes(stf: Path, traced: Path, kind: str) -> None:
     path = stf if kind == "network" else traced
-    load: Callable[[Path], object] = storage.load if kind == "network" else storage.load_trace
+    load: Callable[[Path], object] = storage.load if kind == "network" else load_trace
     whole = path.read_bytes()
     for cut in sorted({1, 7, 8, 9, 47, 48, 100, len(whole) - 1, *range(0, len(whole), 997)}):
         path.write_bytes(whole[:cut])
@@ -265,14 +268,17 @@ def trace_text(change: Callable[[Any], Any]) -> Edit:
 
 
 def sign(file: h5py.File) -> None:
-    arrays: dict[str, Any] = {}
-    file.visititems(
-        lambda k, d: (
-            arrays.update({k: d[:]}) if isinstance(d, h5py.Dataset) and k != "document" else None
-        )
-    )
+    """Make the digests right again, of the one window that there is."""
+    tables: dict[str, Any] = {}
+
+    def take(path: str, data: object) -> None:
+        if isinstance(data, h5py.Dataset) and path not in ("document", "digests"):
+            tables[path] = data[...]
+
+    file.visititems(take)
+    file["digests"][...] = np.frombuffer(window_digest(tables), np.uint8)
     text = file["document"][()].decode()
-    file.attrs["digest"] = np.bytes_(storage._content_digest(text, arrays))
+    file.attrs["digest"] = np.bytes_(file_digest(text, file["digests"][...]))
 
 
 def population(key: str, value: object) -> Edit:
@@ -286,24 +292,46 @@ def population(key: str, value: object) -> Edit:
 def swapped(name: str, data: Any) -> Edit:
     def edit(file: h5py.File) -> None:
         del file[name]
-        file.create_dataset(name, data=data, chunks=True, compression="gzip")
+        chunks = (WINDOW, data.shape[1])
+        more = {"chunks": chunks, "maxshape": (None, data.shape[1])}
+        file.create_dataset(name, data=data, compression="gzip", **more)
         sign(file)
 
     return edit
 
 
+def flipped_bit(file: h5py.File) -> None:
+    file["spikes/in"][3, 2] ^= 1
+
+
 def gzip_bomb(file: h5py.File) -> None:
     del file["spikes/in"]
-    data = file.create_dataset("spikes/in", (60,), "u1", chunks=(60,), compression="gzip")
-    data.id.write_direct_chunk((0,), zlib.compress(bytes(2**28)))
+    more = {"chunks": (WINDOW, 12), "maxshape": (None, 12), "compression": "gzip"}
+    data = file.create_dataset("spikes/in", (5, 12), "u1", **more)
+    data.id.write_direct_chunk((0, 0), zlib.compress(bytes(2**28)))
+
+
+def more_digests(file: h5py.File) -> None:
+    del file["digests"]
+    file["digests"] = np.zeros((2, 32), np.uint8)
+    text = file["document"][()].decode()
+    file.attrs["digest"] = np.bytes_(file_digest(text, file["digests"][...]))
 
 
 HOSTILE_TRACES: dict[str, tuple[Edit, str]] = {
     "version": (attribute("version", 9), "version 9"),
     "digest": (attribute("digest", np.bytes_("0" * 64)), "digest"),
-    "gzip bomb": (gzip_bomb, "a chunk of 61 bytes"),
+    "digests": (lambda f: f["digests"].write_direct(np.zeros((1, 32), np.uint8)), "digest"),
+    "no digests": (lambda f: f.__delitem__("digests"), "no array 'digests'"),
+    "more digests": (more_digests, "2 digests for 5 samples"),
+    "gzip bomb": (gzip_bomb, f"a chunk of {WINDOW * 12 + 1} bytes"),
+    "window": (trace_text(lambda t: {**t, "window": 0}), "a window of 0"),
+    "window true": (trace_text(lambda t: {**t, "window": True}), "a window of True"),
+    "window big": (trace_text(lambda t: {**t, "window": 2**40}), "up to"),
+    "window other": (trace_text(lambda t: {**t, "window": 6}), "in chunks of 5 samples"),
+    "bit": (flipped_bit, "samples 0...4: content of digest"),
     "shape": (population("shape", [5, 3, 2, 4, 5]), "spikes of 'in'"),
-    "shape big": (population("shape", [2**26, 2**26, 1]), "up to"),
+    "shape big": (population("shape", [2**26, 2**26, 1]), "spikes of 'in'"),
     "shape negative": (population("shape", [-5, -3, 32]), "shape"),
     "shape float": (population("shape", [5.0, 3, 32]), "shape"),
     "shape deep": (population("shape", [5, 3, 1, 1, 1, 32]), "shape"),
@@ -321,11 +349,11 @@ HOSTILE_TRACES: dict[str, tuple[Edit, str]] = {
     "inputs": (trace_text(lambda t: {**t, "inputs": "abc"}), "inputs"),
     "info": (trace_text(lambda t: {**t, "info": []}), "info"),
     "info value": (trace_text(lambda t: {**t, "info": {"a": [1]}}), "info 'a'"),
-    "v short": (swapped("v/out", np.zeros(5, np.int32)), "v of 'out'"),
-    "v type": (swapped("v/out", np.zeros(75, np.int16)), "v of 'out'"),
-    "bits short": (swapped("spikes/in", np.zeros(59, np.uint8)), "spikes of 'in'"),
-    "bits as int": (swapped("spikes/in", np.zeros(60, np.int32)), "spikes of 'in'"),
-    "graded as bits": (swapped("spikes/out", np.zeros(75, np.uint8)), "spikes of 'out'"),
+    "v short": (swapped("v/out", np.zeros((5, 1), np.int32)), "v of 'out'"),
+    "v type": (swapped("v/out", np.zeros((5, 15), np.int16)), "v of 'out'"),
+    "bits short": (swapped("spikes/in", np.zeros((5, 11), np.uint8)), "spikes of 'in'"),
+    "bits as int": (swapped("spikes/in", np.zeros((5, 12), np.int32)), "spikes of 'in'"),
+    "graded as bits": (swapped("spikes/out", np.zeros((5, 15), np.uint8)), "spikes of 'out'"),
 }
 
 
@@ -337,7 +365,7 @@ def test_hostile_trace(traced: Path, name: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(InputError, match=found) as e:
-            storage.load_trace(traced)
+            load_trace(traced)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

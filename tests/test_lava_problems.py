@@ -141,11 +141,11 @@ made = [
     b.LavaConv(weight=np.ones((1, 1, 1, 1), int)),
     b.Source(data=one),
 ]
-assert {type(p) for p in made} == set(b.MODELS)
+assert {type(p) for p in made} == set(b.STOCK)
 config = Loihi2SimCfg(select_tag="fixed_pt")
 for process in made:
     found = ProcGroupDiGraphs._find_proc_models(process)
-    assert config.select(process, found) is b.MODELS[type(process)], process
+    assert config.select(process, found) is b.STOCK[type(process)], process
 print("equal")
 """
     done = subprocess.run(

@@ -29,7 +29,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "dask": ("deploy/cluster.py",),
     "dask_jobqueue": ("deploy/cluster.py",),
     "distributed": ("deploy/cluster.py",),
-    "h5py": ("stformer/storage.py", "stformer/hdf5.py"),
+    "h5py": ("stformer/storage.py", "stformer/hdf5*.py"),
     "lava": ("deploy/lava*", "deploy/netx*"),
     "matplotlib": ("stformer/plot*", "stformer/plot/*"),
     "nir": ("export/nir*.py", "deploy/norse*.py"),
@@ -64,7 +64,7 @@ LONGER: dict[str, int] = {
     "stformer/network.py": 800,  # the one structure that everyone reads: whole, in one place
 }
 MEDIAN = 250
-BUDGET = 22000  # lines of the package; raise it with a reason
+BUDGET = 36000  # lines of the package: formats, Lava, proofs, hardware; reasons before raises
 
 FORBIDDEN = {
     "the path of a machine": r"(?<![\w.])/(?:home|root|Users|work|opt|tmp|mnt)/[\w.]",

@@ -136,7 +136,7 @@ def files(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.is_file()
-        and path.suffix in {".npz", ".py", ".stf", ".toml", ".typed"}
+        and path.suffix in {".json", ".npz", ".py", ".sh", ".stf", ".toml", ".typed"}
         and not any(parent.is_symlink() for parent in path.parents)
     ]
 

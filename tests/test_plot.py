@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="stformer[plot] is not installed")
 
-from stformer import data, plot, storage
+from stformer import data, parts, plot, storage
 from stformer.errors import InputError, Unavailable
 from stformer.plot import (
     Recording,
@@ -120,8 +120,8 @@ def test_numbers_that_are_maps_are_no_logits(seen: Recording) -> None:
     ],
 )
 def test_parts(name: str, part: str) -> None:
-    assert recording.part_of(name) == part
-    assert set(recording.PARTS) == set(style.PART_COLOURS)
+    assert parts.part_of(name) == part
+    assert set(parts.PARTS) == set(style.PART_COLOURS)
 
 
 def test_feature_maps_are_rates(seen: Recording) -> None:

@@ -21,7 +21,7 @@ from stformer.replay import replay
 from stformer.report import Report
 from stformer.testing import SAMPLES, mutants, recurrent_network, sample_network
 from stformer.testing_traces import changed, frames_for, posing, run, without
-from stformer.trace import Inputs, Probe, Trace
+from stformer.trace import Inputs, Probe, Trace, numbered
 from stformer.verify import compare, verify
 
 STATES = Probe(states=True)
@@ -289,6 +289,26 @@ def test_a_report_is_json_and_text(attention: tuple[Network, Trace]) -> None:
     assert text.startswith("DIFFERENT")
     assert f"population {name}, sample 0, step 0" in text
     assert all(p in text for p in trace.populations)
+
+
+def test_equality_in_percent_and_notes(attention: tuple[Network, Trace]) -> None:
+    network, trace = attention
+    name = trace.populations[1]
+    other = changed(trace, name, (0, 0, *(0 for _ in network[name].shape)))
+    other = replace(other, info={"note 1": "first", **numbered(["first", "second"])})
+    report = compare(trace, other, network)
+    assert report.notes == other.notes == ("first", "second")
+    assert 0 < report.equal_percent < 100
+    assert replace(report.populations[1], entries=10**9, differences=1).equal_percent == 99.9999
+    assert replace(report.populations[1], entries=10**9, differences=0).equal_percent == 100
+    plain = report.to_json()
+    assert plain["notes"] == ("first", "second")
+    assert [p["equal_percent"] == 100 for p in plain["populations"]] == [
+        p.name != name for p in report.populations
+    ]
+    text = report.to_text()
+    assert "note: second" in text and "equal %" in text
+    assert "equal" not in compare(trace, trace, network).to_text().split("\n", 1)[1]
 
 
 # --- orchestration ------------------------------------------------------------------------------

@@ -69,7 +69,19 @@ COMMANDS: dict[str, Command] = {
     ),
     "verify": Command(
         "prove that backends give the same spikes, or show where they do not",
-        "stformer verify --backend cpu,lava-sim --state",
+        "stformer verify --backend cpu,lava-sim --state --report proof.html",
+    ),
+    "map": Command(
+        "does a model fit a chip: design rules, cores, chips, and what would fit instead",
+        "stformer map --hardware loihi2-oheo-gulch",
+    ),
+    "energy": Command(
+        "what a sample costs: the paper's Eq. 13, the same as an ANN, and estimates for a chip",
+        "stformer energy --samples 64 --hardware loihi2-oheo-gulch",
+    ),
+    "prove": Command(
+        "bound every sum, current and membrane over all inputs: overflow ruled out, or where not",
+        "stformer prove --samples 16",
     ),
     "plot": Command(
         "pictures: feature maps, spike rasters, firing rates, attention gates, training curves",
@@ -127,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(words: list[str]) -> argparse.Namespace | None:
-    """The command's arguments, its name in `command`; None where help was all that was wanted."""
+    """The command's arguments, name and words as given; None where help was all."""
     from stformer.cli.parser import UsageError, overview, parser_of, suggestion
 
     if not words:
@@ -149,7 +161,7 @@ def _parse(words: list[str]) -> argparse.Namespace | None:
             + suggestion(first, known)
         )
     args = parser_of(first, COMMANDS[first], _module(first)).parse(rest)
-    args.command = first
+    args.command, args.words = first, words
     return args
 
 

@@ -164,7 +164,7 @@ def _subject(
     from stformer import ablate
     from stformer.ablation_tables import Size, Subject
     from stformer.counts import count
-    from stformer.demo import versions
+    from stformer.machine import versions
 
     counted = {case: count(ablate.config_of(chosen, case)) for case in cases}
     return Subject(

@@ -137,7 +137,7 @@ def _check_labels(where: str, labels: npt.NDArray[Any], samples: int, network: N
         found = f"{labels.dtype} labels of shape {list(labels.shape)}"
         raise InputError(where, found, f"{samples} whole numbers, one for each sample")
     readouts = [p for p in network.populations if isinstance(p, Readout)]
-    classes = prod(readouts[0].shape) if len(readouts) == 1 else None
+    classes = readouts[0].shape[0] if len(readouts) == 1 else None
     if samples and classes and not 0 <= labels.min() <= labels.max() < classes:
         raise InputError(
             where,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ARRAYS = (".npy", ".npz")
 # Backends that take a second a sample run this many where nobody says otherwise.
-FEW = {"lava-sim": 64}
+FEW = {"lava-sim": 64, "lava-sim-fast": 64}
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -30,17 +30,44 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(
+    parser: argparse.ArgumentParser,
+    default: str = "the samples packaged with the packaged model",
+) -> None:
     parser.add_argument(
         "--data",
         metavar="D",
         help="a data set by name (its test split), or an .npy or .npz file: inputs "
-        "[S, T, *shape], in an .npz also labels; by default, the samples packaged with the "
-        "packaged model",
+        f"[S, T, *shape], in an .npz also labels; by default, {default}",
     )
     parser.add_argument(
         "--samples", metavar="N", type=positive, help="only the first N samples; all by default"
     )
+
+
+def add_lava_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lava-models",
+        choices=("stock", "fast"),
+        help="whose process models Lava runs: its own (stock, the default), or ours, which are "
+        "bit-identical and faster; lava-sim with fast is the backend lava-sim-fast",
+    )
+
+
+def backend_named(args: argparse.Namespace, name: str) -> str:
+    """The backend that a name means under --lava-models."""
+    return "lava-sim-fast" if name == "lava-sim" and args.lava_models == "fast" else name
+
+
+def check_lava_models(args: argparse.Namespace, names: list[str]) -> None:
+    """Raise UsageError where --lava-models is given and says nothing about these backends."""
+    from stformer.cli.parser import UsageError
+
+    if args.lava_models and "lava-sim" not in names:
+        given = ", ".join(names)
+        raise UsageError(
+            f"stformer {args.command}: --lava-models is about lava-sim, not about {given}"
+        )
 
 
 def positive(text: str) -> int:
@@ -89,7 +116,7 @@ def load_data(args: argparse.Namespace, network: Network) -> Data:
         InputError: no data named for a model that is not the packaged one, an unknown data
             set, a file that is not one of arrays, arrays that do not fit the network.
     """
-    from stformer.trace import check_inputs
+    from stformer.trace import fitting
 
     data = _find_data(args, network)
     there = data.samples
@@ -100,7 +127,7 @@ def load_data(args: argparse.Namespace, network: Network) -> Data:
     inputs = {name: a[:keep] for name, a in data.inputs.items()}
     labels = None if data.labels is None else data.labels[:keep]
     say(args, f"{min(keep, there)} samples of {data.source}")
-    return Data(inputs=check_inputs(network, inputs), labels=labels, source=data.source)
+    return Data(inputs=fitting(network, inputs), labels=labels, source=data.source)
 
 
 def _find_data(args: argparse.Namespace, network: Network) -> Data:

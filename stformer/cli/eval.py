@@ -53,9 +53,8 @@ def _float(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _integer(args: argparse.Namespace) -> dict[str, Any]:
-    from stformer.cli.run import predict
     from stformer.errors import InputError
-    from stformer.trace import Probe
+    from stformer.trace import Probe, predicted
 
     network = load_model(args)
     found = load_data(args, network)
@@ -64,7 +63,7 @@ def _integer(args: argparse.Namespace) -> dict[str, Any]:
     readouts = tuple(p.name for p in network.readouts)
     with runner(args) as run_on:
         trace = run_on("cpu", network, found.inputs, probe=Probe(populations=readouts))
-    predictions = predict(network, trace)
+    predictions = predicted(network, trace)
     if predictions is None:
         raise InputError(f"network {network.name}", f"{len(readouts)} readouts", "one")
     return describe(f"integer network {network.name}", found.source, predictions, found.labels)

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL", nargs="?", help="an .stf file; the packaged model by default"
     )
     parser.add_argument(
-        "--to", metavar="FORMAT", required=True, help="onnx; `stformer targets` lists them"
+        "--to", metavar="FORMAT", required=True, help="nir or onnx; `stformer targets` lists them"
     )
     parser.add_argument(
         "-o",
@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="onnx: one time step with states as inputs and outputs, for streams",
     )
+    parser.add_argument(
+        "--allow-extensions",
+        action="store_true",
+        help="nir: write what NIR has no node for as documented nodes that only stformer reads",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,10 +44,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.step and args.to != "onnx":
         raise InputError("--step", f"with --to {args.to}", "--to onnx")
+    if args.allow_extensions and args.to != "nir":
+        raise InputError("--allow-extensions", f"with --to {args.to}", "--to nir")
     if args.output and args.model and _same(args.output, args.model):
         raise InputError(args.output, "the same path as the model", "another name")
     network = load(args.model)
-    options = export.Options(step=args.step)
+    options = export.Options(extensions=args.allow_extensions, step=args.step)
     done = export.export(args.to, network, args.output, options)
     emit(args, _plain(done), _text(done))
     return 0

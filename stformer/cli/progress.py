@@ -11,7 +11,10 @@ PERIOD = 0.1  # seconds between two drawings
 
 
 class Progress:
-    """A line that is drawn over: a label, a bar where there is a total, and a note.
+    """A line that is drawn over: a label, a bar where there is a total, times, and a note.
+
+    The time left is that of what is to do at the pace since the first report: what comes before
+    it, as starting a hundred processes, is no part of the pace.
 
         with Progress("training", total=20) as progress:
             progress.update(1, "loss 0.51")
@@ -25,6 +28,7 @@ class Progress:
         self.label, self.total = label, total
         self.started = time.monotonic()
         self._drawn = 0.0
+        self._first: tuple[float, int] | None = None  # when, and how much was done
         self._on = sys.stderr.isatty()
 
     def __enter__(self) -> Progress:
@@ -47,6 +51,8 @@ class Progress:
 
     def update(self, done: int, note: str = "") -> None:
         """Show that `done` of the total are done."""
+        if self._first is None:
+            self._first = time.monotonic(), done
         if time.monotonic() - self._drawn >= PERIOD or done == self.total:
             self._draw(done, note)
 
@@ -64,6 +70,17 @@ class Progress:
             full = BAR * min(done, self.total) // self.total
             parts.append(f"[{'#' * full}{'.' * (BAR - full)}] {done}/{self.total}")
         if done:
-            parts.append(f"{self._drawn - self.started:.0f} s")
+            parts.append(f"{self._drawn - self.started:.0f} s{self._left(done)}")
         sys.stderr.write(f"\r\x1b[K{'  '.join([*parts, note]).rstrip()}")
         sys.stderr.flush()
+
+    def _left(self, done: int) -> str:
+        """How long the rest will take, where that can be told."""
+        if not self.total or self._first is None or done >= self.total:
+            return ""
+        began, before = self._first
+        if done <= before:
+            return ""
+        seconds = (self._drawn - began) / (done - before) * (self.total - done)
+        amount = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        return f", about {amount} left"

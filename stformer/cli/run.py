@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
 
 from stformer.cli.cluster import add_cluster, runner
 from stformer.cli.common import (
     FEW,
-    Data,
     add_data,
+    add_lava_models,
     add_model,
+    backend_named,
+    check_lava_models,
     check_output,
     check_ready,
     emit,
@@ -21,9 +25,7 @@ from stformer.cli.common import (
 )
 from stformer.cli.progress import Progress
 
-if TYPE_CHECKING:
-    from stformer.network import Network
-    from stformer.trace import Trace
+BLOCK_BYTES = 2**28  # of records that are in memory at a time, where one sample has less
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", metavar="B", required=True, help="what runs it; `stformer targets` lists them"
     )
+    add_lava_models(parser)
     add_data(parser)
     parser.add_argument("-o", "--output", metavar="TRACE", help="save every spike in this file")
     parser.add_argument("--state", action="store_true", help="record u and v too")
@@ -38,10 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stformer.trace import Probe
+    from stformer.cli.tally import Tally
+    from stformer.trace import Probe, digest_inputs
+    from stformer.trace_file import writing
 
     if args.output:
         check_output(args.output, args.model, args.data)
+    check_lava_models(args, [args.backend])
+    args.backend = backend_named(args, args.backend)
     network = load_model(args)
     check_ready([args.backend], network)
     few = FEW.get(args.backend)
@@ -49,62 +56,44 @@ def run(args: argparse.Namespace) -> int:
         note(f"{args.backend} runs the first {few} samples; --samples N: more")
         args.samples = few
     data = load_data(args, network)
-    with runner(args) as run_on, Progress(f"{args.backend}: {data.samples} samples") as bar:
-        started = time.perf_counter()
-        probe = Probe(states=args.state)
-        trace = run_on(args.backend, network, data.inputs, probe=probe, progress=bar.of)
-        seconds = float(trace.info.get("seconds", time.perf_counter() - started))
-    if args.output:
-        trace.save(args.output)
-    plain = describe(network, data, trace, seconds) | {"trace": args.output}
+    probe = Probe(states=args.state)
+    tally = Tally(network, data)
+    with ExitStack() as stack:
+        run_on = stack.enter_context(runner(args))
+        file = None
+        if args.output:
+            inputs = digest_inputs(data.inputs)
+            file = stack.enter_context(writing(args.output, inputs=inputs))
+        bar = stack.enter_context(Progress(f"{args.backend}: {data.samples} samples"))
+        for start, stop in blocks(probe.size(network), data.samples):
+            part = {name: a[start:stop] for name, a in data.inputs.items()}
+            started = time.perf_counter()
+
+            def progress(done: int, _: int, start: int = start) -> None:
+                bar.of(start + done, data.samples)
+
+            trace = run_on(args.backend, network, part, probe=probe, progress=progress)
+            tally.add(trace, time.perf_counter() - started)
+            if file:
+                file.append(trace)
+    plain = tally.plain() | {"trace": args.output}
     emit(args, plain, _text(plain))
     return 0
 
 
-def describe(network: Network, data: Data, trace: Trace, seconds: float) -> dict[str, Any]:
-    """Everything that `stformer run` tells, as plain data."""
-    populations = []
-    for name, spikes in trace.spikes.items():
-        binary = spikes.dtype.name == "uint8"
-        populations.append(
-            {
-                "name": name,
-                "kind": type(network[name]).__name__,
-                "neurons": spikes[0, 0].size,
-                "rate": float(spikes.mean()) if binary else None,
-                "spikes": int(spikes.sum()) if binary else None,
-                "silent": int((~spikes.any(axis=(0, 1))).sum()),
-                "range": [int(spikes.min()), int(spikes.max())],
-            }
-        )
-    predictions = predict(network, trace)
-    correct = None
-    if data.labels is not None and predictions is not None:
-        correct = int((predictions == data.labels).sum())
-    return {
-        "network": network.name,
-        "digest": trace.network,
-        "backend": trace.backend,
-        "data": data.source,
-        "samples": trace.samples,
-        "steps": trace.steps,
-        "correct": correct,
-        "accuracy": None if correct is None else correct / trace.samples,
-        "predictions": None if predictions is None else predictions.tolist(),
-        "seconds": seconds,
-        "samples_per_second": trace.samples / seconds if seconds > 0 else None,
-        "info": {k: v for k, v in trace.info.items() if k != "seconds"},
-        "populations": populations,
-    }
+def blocks(size: int, samples: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of the samples that run at a time, whole windows of a trace file.
 
+    Args:
+        size: bytes of what is recorded of one sample.
+        samples: in all.
+    """
+    from stformer.trace_tables import window_of
 
-def predict(network: Network, trace: Trace) -> Any:
-    """Class of each sample, [S]: the largest value of the one readout after the last step."""
-    readouts = [p.name for p in network.readouts if p.name in trace.spikes]
-    if len(readouts) != 1:
-        return None
-    values = trace[readouts[0]][:, -1]
-    return values.reshape(len(values), -1).argmax(axis=1)
+    window = window_of(size)
+    step = window * max(BLOCK_BYTES // max(window * size, 1), 1)
+    for start in range(0, samples, step):
+        yield start, min(start + step, samples)
 
 
 def _text(plain: dict[str, Any]) -> str:

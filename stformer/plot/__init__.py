@@ -1,8 +1,9 @@
 """Pictures of networks at work and of training runs; needs matplotlib (`stformer[plot]`).
 
 `features`, `raster`, `rates` and `gates` draw recordings (`record`, or `Recording` around a
-trace), `curves` draws run folders. Each gives a matplotlib Figure, made without pyplot; `save`
-writes it so that the same figure gives the same bytes.
+trace), `curves` draws run folders, `chips` what `stformer.deploy.mapping` found. Each gives a
+matplotlib Figure, made without pyplot; `save` writes it so that the same figure gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from stformer.errors import Unavailable
 
 if TYPE_CHECKING:
+    from stformer.plot.chips_picture import chips
     from stformer.plot.curves_picture import curves
     from stformer.plot.features_picture import features
     from stformer.plot.gates_picture import gates
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Recording",
+    "chips",
     "curves",
     "features",
     "gates",
@@ -36,6 +39,7 @@ __all__ = [
 
 _FREE = {"Recording": "recording", "record": "recording"}
 _DRAWN = {
+    "chips": "chips_picture",
     "curves": "curves_picture",
     "features": "features_picture",
     "gates": "gates_picture",

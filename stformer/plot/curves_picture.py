@@ -14,9 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from stformer.errors import InputError
+from stformer.parts import PARTS, part_of
 from stformer.plot.metrics import Curves, read_metrics
 from stformer.plot.rates_picture import SATURATED
-from stformer.plot.recording import PARTS, part_of
 from stformer.plot.style import (
     EDGE,
     FAINT,

@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stformer.errors import InputError
+from stformer.parts import part_of
 from stformer.plot.recording import (
     Recording,
     chosen,
     describe_sample,
     inputs_of,
     is_graded,
-    part_of,
     plain_sample,
     sends,
     spiking,

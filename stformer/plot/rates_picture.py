@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from stformer.errors import InputError
+from stformer.parts import PARTS, part_of
 from stformer.plot.recording import (
-    PARTS,
     Recording,
     inputs_of,
     is_graded,
-    part_of,
     readouts,
     relays,
     sends,

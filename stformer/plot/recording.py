@@ -14,21 +14,7 @@ from stformer.deploy import Progress
 from stformer.deploy import run as run_on
 from stformer.errors import InputError
 from stformer.network import IntArray, Network, Readout, Relay
-from stformer.trace import Inputs, Probe, Trace, check_inputs
-
-# The parts of a network in the order of its populations; the first pattern that fits counts.
-PARTS: dict[str, str] = {
-    "input": r"input$",
-    "stem": r"stem(_|\b)",
-    "spatial": r"spatial\b",
-    "rpe": r"rpe\b",
-    "temporal": r"temporal",
-    "attention": r"(.*\.)?attention\b",
-    "MLP": r"(.*\.)?mlp\d*\b",
-    "residual": r"((.*\.)?(join|sn)\d*|pool)\b",
-    "head": r"head\b",
-    "other": "",
-}
+from stformer.trace import Inputs, Probe, Trace, check_inputs, logits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -149,8 +135,8 @@ def readouts(recording: Recording) -> tuple[str, ...]:
         return tuple(name for name in recording.trace.populations if name in names)
     last = recording.trace.populations[-1]
     shape = recording.trace[last].shape[2:]
-    logits = is_graded(recording, last) and prod(shape) == shape[0]
-    return (last,) if logits and last not in inputs_of(recording) else ()
+    classes = is_graded(recording, last) and prod(shape) == shape[0]
+    return (last,) if classes and last not in inputs_of(recording) else ()
 
 
 def spiking(recording: Recording) -> list[str]:
@@ -178,7 +164,7 @@ def prediction_of(recording: Recording, sample: int) -> int | None:
     names = readouts(recording)
     if len(names) != 1:
         return None
-    return int(recording.one(names[0], sample)[-1].reshape(-1).argmax())
+    return int(logits(recording.one(names[0], sample)[None])[0].argmax())
 
 
 def answer(recording: Recording, sample: int) -> str:
@@ -206,8 +192,3 @@ def plain_sample(recording: Recording, sample: int) -> dict[str, object]:
         "label": label_of(recording, sample),
         "prediction": prediction_of(recording, sample),
     }
-
-
-def part_of(population: str) -> str:
-    """Key of PARTS that a population's name belongs to."""
-    return next(part for part, pattern in PARTS.items() if re.match(pattern, population))

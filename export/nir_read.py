@@ -1,0 +1,37 @@
+"""Read a NIR file: the identical network where we wrote it, else the nearest legal one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stformer.errors import InputError, Unsupported
+from stformer.export import Imported, Reading
+from stformer.export.nir_block import restore
+from stformer.export.nir_graph import DT
+from stformer.hdf5 import read_tree
+from stformer.network import Network
+
+
+def read(path: Path, reading: Reading) -> Imported:
+    """The network of a file; see `stformer.export.read`."""
+    tree = read_tree(path)
+    found = restore(str(path), tree)
+    if isinstance(found, Network):
+        _check_reading(path, found, reading)
+        version = tree.get("version")
+        told = {"nir": version} if isinstance(version, str) else {}
+        return Imported(network=found, info={"format": "nir", "digest": found.digest(), **told})
+    # What others wrote, or changed.
+    raise Unsupported("import of nir", str(path), f"{found}; only our own files can be read")
+
+
+def _check_reading(path: Path, network: Network, reading: Reading) -> None:
+    """What the file says can't be said otherwise."""
+    shape = network.inputs[0].shape if len(network.inputs) == 1 else None
+    for what, given, said in (
+        ("steps", reading.steps, network.steps),
+        ("dt", reading.dt, DT),
+        ("an input's shape", reading.shape, shape),
+    ):
+        if given not in (None, said):
+            raise InputError(str(path), f"{what} given as {given}", f"{said}, as the file says")

@@ -1,0 +1,97 @@
+"""Traces that do not fit in memory, compared a few samples at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from stformer.errors import InputError
+from stformer.network import Network
+from stformer.report import PopulationReport, Report
+from stformer.trace import Trace
+from stformer.trace_file import TraceReader
+from stformer.verify import compare
+
+
+def compare_files(
+    reference: TraceReader,
+    other: TraceReader,
+    network: Network | None = None,
+    *,
+    states: bool = False,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Report:
+    """`stformer.verify.compare` for two trace files, a window of samples at a time.
+
+    The report is the same but for what needs other samples: the first difference is explained
+    by the samples of its own window, and whether a population itself is wrong is found out in
+    that window only.
+
+    Args:
+        reference, other, network, states: as there.
+        progress: called with (samples done, samples in all).
+
+    Raises:
+        InputError: as `compare`, and for files that are damaged.
+    """
+    compare(reference.head, other.head, network)  # refuses other networks and inputs
+    samples = reference.samples
+    if samples != other.samples:
+        pair = f"traces of {reference.backend} and {other.backend}"
+        raise InputError(pair, f"{samples} and {other.samples} samples", "equal numbers")
+    step = max(min(reference.window, other.window), 1)
+
+    def pairs() -> Iterator[tuple[Trace, Trace]]:
+        for start in range(0, samples, step):
+            stop = min(start + step, samples)
+            yield reference.part(start, stop), other.part(start, stop)
+            progress(stop, samples)
+        if not samples:
+            yield reference.head, other.head
+
+    return compare_parts(pairs(), network, states=states)
+
+
+def compare_parts(
+    pairs: Iterable[tuple[Trace, Trace]], network: Network | None = None, *, states: bool = False
+) -> Report:
+    """One report of traces that come in parts, at least one, in the order of the samples."""
+    whole: Report | None = None
+    for reference, other in pairs:
+        explain = whole is None or whole.first is None
+        part = compare(reference, other, network, states=states, explain=explain)
+        whole = part if whole is None else _added(whole, part)
+    assert whole is not None, "no part"
+    return whole
+
+
+def _added(whole: Report, part: Report) -> Report:
+    """The report of `whole` followed by `part`, which have the same populations."""
+    first = whole.first
+    if first is None and part.first is not None:
+        first = replace(part.first, sample=whole.samples + part.first.sample)
+    pairs = zip(whole.populations, part.populations, strict=True)
+    return replace(
+        whole,
+        samples=whole.samples + part.samples,
+        populations=tuple(_sum(a, b) for a, b in pairs),
+        first=first,
+    )
+
+
+def _sum(a: PopulationReport, b: PopulationReport) -> PopulationReport:
+    entries, spikes = a.entries + b.entries, a.spikes + b.spikes
+    return replace(
+        a,
+        entries=entries,
+        spikes=spikes,
+        rate=None if a.rate is None else spikes / entries,
+        differences=a.differences + b.differences,
+        u_differences=_both(a.u_differences, b.u_differences),
+        v_differences=_both(a.v_differences, b.v_differences),
+        itself_wrong=b.itself_wrong if a.itself_wrong is None else a.itself_wrong,
+    )
+
+
+def _both(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a + b
