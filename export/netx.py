@@ -79,13 +79,13 @@ class Netx:
         found = chains(network)
         manifest = json.dumps(self.manifest(network), indent=1) + "\n"
         if is_standard(network):
-            path.write_bytes(tree_image(_tree(found[0]) | {EXTRA: {MANIFEST: manifest}}))
+            path.write_bytes(tree_image(_tree(found[0], {MANIFEST: manifest})))
             return
         (path / MANIFEST).write_text(manifest)
+        extra: Tree = {"digest": network.digest()}
         for i, chain in enumerate(found):
-            tree = _tree(chain) | {EXTRA: {"digest": network.digest()}}
-            (path / chain_file(i)).write_bytes(tree_image(tree))
-        rest: Tree = {EXTRA: {"digest": network.digest()}, ARRAYS: _rest(network, found)}
+            (path / chain_file(i)).write_bytes(tree_image(_tree(chain, extra)))
+        rest: Tree = {EXTRA: extra, ARRAYS: _rest(network, found)}
         (path / REST).write_bytes(tree_image(rest))
 
     def check(self, network: Network, path: Path, options: Options) -> None:
@@ -160,7 +160,8 @@ def _layer_notes(layer: Layer) -> list[Note]:
     return out
 
 
-def _tree(chain: Chain) -> Tree:
+def _tree(chain: Chain, extra: Tree) -> Tree:
+    """A file: the layers of netx, and beside them what netx does not look at."""
     layers: list[Tree] = [{"type": "input", "shape": np.array(chain.shape)}]
     flat = len(chain.shape) == 1
     for layer in chain.layers:
@@ -168,7 +169,7 @@ def _tree(chain: Chain) -> Tree:
             layers.append({"type": "flatten", "shape": np.array(layer.weight.shape[1:])})
         flat = layer.kind == "dense"
         layers.append(_layer_tree(layer))
-    return {"layer": {str(i): tree for i, tree in enumerate(layers)}}
+    return {"layer": {str(i): tree for i, tree in enumerate(layers)}, EXTRA: extra}
 
 
 def _layer_tree(layer: Layer) -> Tree:

@@ -12,7 +12,7 @@ from stformer import fixedpoint as fx
 from stformer.errors import InputError
 from stformer.export import Note
 from stformer.hdf5 import Tree
-from stformer.network import IntArray, Shape
+from stformer.network import IntArray, Shape, no_bias
 
 NEURONS = ("CUBA", "LOIHI")
 LARGEST = 2**31 - 1
@@ -58,7 +58,7 @@ def neuron_of(where: str, layer: Tree) -> Neuron:
     if kind not in NEURONS:
         raise InputError(f"{where}, neuron", f"type '{kind:.40}'", " or ".join(NEURONS))
     ignored = []
-    for key, usual in (("refDelay", 1), ("gradedSpike", 0), ("weight_exp", 0)):
+    for key, usual in (("refDelay", 1), ("gradedSpike", 0), ("weight_exp", 0), ("messageBits", 0)):
         value = group.get(key)
         if isinstance(value, np.ndarray) and value.size and (value != usual).any():
             ignored.append(f"its {key} is left out, as in netx")
@@ -112,14 +112,16 @@ def _whole(where: str, tree: Tree, key: str) -> tuple[npt.NDArray[np.int64], boo
     return out, bool(array.dtype.kind == "f" and (out != array).any())
 
 
-def bias_mantissa(where: str, layer: Tree, shape: Shape) -> IntArray:
-    """A layer's bias, to broadcast to `shape`, as netx spreads it.
+def bias_mantissa(where: str, layer: Tree, shape: Shape, notes: list[Note], name: str) -> IntArray:
+    """A layer's bias, zero where it says none, to broadcast to `shape`, as netx spreads it.
 
     Args:
-        where, layer: as above.
+        where, layer, notes, name: as above.
         shape: (n,) or (C, H, W) of the population.
     """
-    bias: npt.NDArray[Any] = integers(where, layer, "bias")
+    if "bias" not in layer:
+        return no_bias(shape)
+    bias: npt.NDArray[Any] = whole(where, layer, "bias", notes, name)
     if bias.size == 1:
         return bias.reshape((1,) * len(shape))
     if bias.shape == shape[::-1]:  # netx has frames as W, H, C

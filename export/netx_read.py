@@ -44,7 +44,6 @@ from stformer.network import (
     Projection,
     Readout,
     Shape,
-    no_bias,
 )
 from stformer.passes import schedule
 
@@ -171,7 +170,7 @@ class _Builder:
             "input",
             f"whole numbers x up to {most}; netx is fed bias_mant = {weight} * x + bias instead",
         )
-        bias = bias_mantissa(where, layer, (1,) * len(shape)) if "bias" in layer else None
+        bias = bias_mantissa(where, layer, (1,) * len(shape), self.notes, name)
         self.neurons(name, where, layer, neuron, shape, bias, du=fx.NO_CURRENT)
         self.projections.append(
             OneToOne(
@@ -225,7 +224,7 @@ class _Builder:
                         delay=int(steps),
                     )
                 )
-        bias = bias_mantissa(where, layer, (count,)) if "bias" in layer else None
+        bias = bias_mantissa(where, layer, (count,), self.notes, name)
         neuron = neuron_of(where, layer) if "neuron" in layer else None
         self.neurons(name, where, layer, neuron, (count,), bias)
         self.flat, self.flattened = True, False
@@ -291,7 +290,7 @@ class _Builder:
                     groups=number(where, layer, "groups"),
                 )
             )
-        bias = bias_mantissa(where, layer, shape) if "bias" in layer else None
+        bias = bias_mantissa(where, layer, shape, self.notes, name)
         self.neurons(name, where, layer, neuron_of(where, layer), shape, bias)
 
     def neurons(
@@ -301,13 +300,13 @@ class _Builder:
         layer: Tree,
         neuron: Neuron | None,
         shape: Shape,
-        bias: IntArray | None,
+        bias: IntArray,
         du: int | None = None,
     ) -> None:
         """Add the population of a layer; a dense layer may name no neuron."""
         for what in neuron.ignored if neuron else ():
             self.note(name, what)
-        mantissa, exponent = no_bias(shape) if bias is None else bias, BIAS_EXP
+        mantissa, exponent = bias, BIAS_EXP
         low, high = fx.BIAS_MANT_RANGE
         if mantissa.min() < low or mantissa.max() > high:
             if (mantissa % 2).any() or mantissa.min() < 2 * low or mantissa.max() > 2 * high:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stformer import deploy, interpret, storage, testing, verify
+import stformer
+from stformer import deploy, export, interpret, storage, testing, verify
 from stformer.deploy import netx as backend
 from stformer.deploy.netx import Netx
 from stformer.errors import Unavailable, Unsupported
@@ -199,3 +202,18 @@ def test_probes_and_populations_that_are_called_like_ours() -> None:
     assert list(found.spikes) == ["b"]
     assert not found.v
     np.testing.assert_array_equal(found["b"], interpret.run(network, inputs)["b"])
+
+
+@runs
+def test_the_loader_of_the_docs(tmp_path: Path) -> None:
+    """The block of docs/netx.md, with netx as the backend has it."""
+    export.export("netx", storage.load(), tmp_path / "digits.netx")
+    text = (Path(__file__).parent.parent / "docs" / "netx.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    code = f"from stformer.deploy import netx_build\n{code}print(len(network), said)"
+    env = {**os.environ, "PYTHONPATH": str(Path(stformer.__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("4 {'population': 'spatial.layers.2'")
