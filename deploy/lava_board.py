@@ -44,14 +44,13 @@ def run(
         network, frames, spikes, folder, tell, watch: as `stformer.deploy.lava_worker.run`.
         board: of `stformer.deploy.loihi2.Loihi2.board`.
     """
-    from lava.proc.embedded_io.spike import NxToPyAdapter, PyToNxAdapter
-
+    adapters = import_module("lava.proc.embedded_io.spike")  # of the extension
     begun = time.perf_counter()
     _use_host()
     entries: list[Any] = []
 
     def enter(source: Any) -> Any:
-        adapter = PyToNxAdapter(shape=source.s_out.shape)
+        adapter = adapters.PyToNxAdapter(shape=source.s_out.shape)
         source.s_out.connect(adapter.inp)
         entries.append(adapter)
         return adapter.out
@@ -65,7 +64,7 @@ def run(
     for name in spikes:
         if not isinstance(network[name], Input):
             size = (prod(network[name].shape),)
-            adapter, sink = NxToPyAdapter(shape=size), Sink(shape=size, buffer=total)
+            adapter, sink = adapters.NxToPyAdapter(shape=size), Sink(shape=size, buffer=total)
             built.populations[name].s_out.connect(adapter.inp)
             adapter.out.connect(sink.a_in)
             sinks[name] = sink
@@ -117,8 +116,7 @@ def _measures(measure: str | None, steps: int) -> Iterator[tuple[str, Any]]:
     """The one profiler that a run may have."""
     if measure is None:
         return
-    from lava.utils import loihi2_profiler as profiler
-
+    profiler = import_module("lava.utils.loihi2_profiler")
     makers: dict[str, Callable[[], Any]] = {
         "power": lambda: profiler.Loihi2Power(num_steps=steps),
         "time": lambda: profiler.Loihi2ExecutionTime(),
