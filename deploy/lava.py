@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,7 @@ class LavaSim:
     models = "stock"
     builder = "stformer.deploy.lava_build:STOCK"
     files: Mapping[str, Path] = MappingProxyType({})
+    board: Mapping[str, Any] = MappingProxyType({})  # of hardware, see `stformer.deploy.loihi2`
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class LavaSim:
                 probe,
                 builder=self.builder,
                 files=self.files,
+                board=self.board,
                 progress=self._after(before, total),
                 stall_seconds=self.stall_seconds,
             )

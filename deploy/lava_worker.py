@@ -51,8 +51,14 @@ def main() -> None:
             network = from_plain("the network", job["network"], dict(arrays))
         with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
             frames = {key.removesuffix("/frames"): a for key, a in arrays.items()}
-        wanted = job["builder"], job["spikes"], job["states"]
-        done = run(network, frames, *wanted, folder, tell, watch)
+        if job["board"]:
+            from stformer.deploy import lava_board
+
+            wanted = job["spikes"], job["board"]
+            done = lava_board.run(network, frames, *wanted, folder, tell, watch)
+        else:
+            built = job["builder"], job["spikes"], job["states"]
+            done = run(network, frames, *built, folder, tell, watch)
         assert "torch" not in sys.modules, "torch hangs in Lava processes"
         resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined] # or a zombie
         tell({"done": done})

@@ -21,7 +21,7 @@ from stformer.orders import orders
 from stformer.replay import Replayed, arriving_parts, delayed, delays, integrate, total
 from stformer.report import Side
 from stformer.single import shared_numbers, single_weights
-from stformer.suspects import case_of, fits, is_record, suspects
+from stformer.suspects import affordable, case_of, fits, is_record, suspects
 from stformer.trace import Trace
 
 REPLAYED = 16  # differing samples that a diagnosis looks at, the first ones
@@ -71,7 +71,7 @@ def is_itself_wrong(
         False when it does exactly what the definition does with the same spikes (so it was
         fed wrong ones); None for inputs and where the trace lacks a source.
     """
-    chosen = samples[:REPLAYED]
+    chosen = samples[: min(REPLAYED, affordable(network, name))]
     again = _replay(network, name, trace, chosen)
     return None if again is None else not is_record(again, name, trace, chosen)
 
@@ -132,7 +132,7 @@ def explain(
         other: the trace, with the population's sources.
         samples: those where it is wrong; the first `REPLAYED` and some others are replayed.
     """
-    case = case_of(network, name, other, _chosen(other, samples))
+    case = case_of(network, name, other, _chosen(network, name, other, samples))
     assert case is not None
     found = [
         Explanation(kind=s.kind, detail=s.detail) for s in suspects(case) if fits(s, name, other)
@@ -155,10 +155,14 @@ def _told(found: list[Explanation]) -> tuple[str, str]:
     return first.kind, f"{first.detail} (these would do the same: {words}{more})"
 
 
-def _chosen(trace: Trace, samples: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+def _chosen(
+    network: Network, name: str, trace: Trace, samples: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
     """Samples to replay, in order: those that differ, and some that must stay as they are."""
-    rest = np.setdiff1d(np.arange(trace.samples), samples)[:BESIDE]
-    return np.sort(np.concatenate([samples[:REPLAYED], rest]))
+    most = affordable(network, name)
+    some = samples[: min(REPLAYED, most)]
+    rest = np.setdiff1d(np.arange(trace.samples), samples)[: min(BESIDE, most - len(some))]
+    return np.sort(np.concatenate([some, rest]))
 
 
 def _inputs(name: str, reference: Trace, other: Trace) -> list[tuple[str, str]]:

@@ -17,7 +17,8 @@ from stformer.single import windows
 from stformer.suspects import Case, is_record
 
 SPARE = 8  # different sums recorded, at least, beyond those that some weights fit always
-COLUMNS = 2000  # weights onto a neuron, at most
+COLUMNS = 1000  # weights onto a neuron, at most
+UNITS = 8  # neurons or channels that are looked at, the first that differ
 
 
 def weights_explain(case: Case) -> str:
@@ -35,7 +36,7 @@ def weights_explain(case: Case) -> str:
     units = case.population.shape[0] if conv else off[0, 0].size
     rows = off.reshape(*off.shape[:2], units, -1)
     wrong = [k for k in range(units) if rows[:, :, k].any()]
-    for unit in wrong:
+    for unit in wrong[:UNITS]:
         columns = [
             delayed(w, q.delay).ravel()
             for q in incoming
@@ -44,7 +45,7 @@ def weights_explain(case: Case) -> str:
         if len(columns) > COLUMNS or not _spans(np.array(columns), rows[:, :, unit].ravel()):
             return ""
     what = "channels" if conv else "neurons"
-    return f"the weights onto {len(wrong)} of its {units} {what} differ; its sums say so"
+    return f"the weights onto {len(wrong)} of its {units} {what} differ, as its sums say"
 
 
 def _sums(case: Case) -> Int64 | None:

@@ -17,7 +17,7 @@ from stformer import fixedpoint as fx
 from stformer.network import Lif, Readout, bias_of
 
 States: TypeAlias = npt.NDArray[Any]  # int64; float64 where decays are not rounded
-Overflow: TypeAlias = Literal["wrap", "saturate", "none"]
+Overflow: TypeAlias = Literal["wrap", "two's complement", "saturate", "none"]
 Rounding: TypeAlias = Literal["zero", "down", "nearest", "none"]
 Reset: TypeAlias = Literal["zero", "subtract", "none", "current too"]
 
@@ -58,10 +58,14 @@ BROKEN: dict[str, dict[str, Rules]] = {
     "wrap": {
         "it does not wrap the current at 24 bits": Rules(current="none"),
         "it saturates the current at 24 bits and does not wrap it": Rules(current="saturate"),
+        "it wraps a current of 2^23 to -2^23": Rules(current="two's complement"),
     },
     "clip": {
         "it does not clip the membrane at 24 bits": Rules(membrane="none"),
         "it wraps the membrane at 24 bits and does not clip it": Rules(membrane="wrap"),
+        "it wraps the membrane as two's complement and does not clip it": Rules(
+            membrane="two's complement"
+        ),
     },
     "decay rounding": {
         "it rounds decays down, not toward zero": Rules(rounding="down"),
@@ -142,6 +146,8 @@ def _bounded(x: States, overflow: Overflow) -> States:
     match overflow:
         case "wrap":
             return np.asarray(fx.wrap(x))
+        case "two's complement":  # the interval's other end belongs to it
+            return np.asarray((x + fx.STATE_MAX) % (2 * fx.STATE_MAX) - fx.STATE_MAX)
         case "saturate":
             return np.asarray(fx.clip(x))
         case "none":

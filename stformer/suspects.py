@@ -24,6 +24,7 @@ from stformer.network import (
     Readout,
     Relay,
     Synapses,
+    neurons,
     no_bias,
 )
 from stformer.orders import orders, other_weights
@@ -31,7 +32,9 @@ from stformer.replay import Replayed, arriving_parts, delayed, delays, integrate
 from stformer.rules import BROKEN, DEFINITION, Rules
 from stformer.trace import Trace
 
+VALUES = 2**21  # of one array of a replay; large networks are looked at in fewer samples
 CARRIED = 64  # samples that a fault across samples is looked for in
+FOLLOWED = 8  # of them from the first that is wrong
 TRIED = 8  # thresholds
 
 
@@ -109,6 +112,13 @@ def case_of(
     )
 
 
+def affordable(network: Network, name: str) -> int:
+    """How many samples of a population, with what feeds it, a replay may hold; at least 2."""
+    fed = [network[p.pre] for p in network.incoming(name)]
+    largest = max(neurons(p) for p in (network[name], *fed))
+    return max(VALUES // (network.steps * largest), 2)
+
+
 def suspects(case: Case) -> Iterator[Suspect]:
     """All mistakes but those of single weights and biases, the simplest first."""
     for group in (_rules, _late, _wiring, _orders, _exponents, _registers, _early):
@@ -161,6 +171,7 @@ def _rules(case: Case) -> Iterator[Suspect]:
     if not isinstance(p, (Lif, Readout)):
         return
     a = case.arriving()
+    right = integrate(p, a)
     broken = ((kind, *how) for kind, rules in BROKEN.items() for how in rules.items())
     for kind, detail, rules in broken:
         # A readout has no threshold; without a current or a bias, their rules break nothing.
@@ -169,7 +180,11 @@ def _rules(case: Case) -> Iterator[Suspect]:
         if rules.bias_from and not p.bias_mant.any():
             continue
         if not rules.carry:
-            yield _suspect(case, kind, detail, a, rules=rules)
+            suspect = _suspect(case, kind, detail, a, rules=rules)
+            again = suspect.replayed
+            # One without states says nothing where its spikes are those of the definition.
+            if again.v is not None or not np.array_equal(again.spikes, right.spikes):
+                yield suspect
         elif (longer := _from_the_first(case)) is not None:
             yield _suspect(longer, kind, detail, longer.arriving(), rules=rules)
 
@@ -193,11 +208,25 @@ def _graded(case: Case, p: Graded) -> Iterator[Suspect]:
 
 
 def _from_the_first(case: Case) -> Case | None:
-    """The same with every sample up to the last one, as what is carried over must be followed."""
-    count = int(case.samples.min()) + len(case.samples)
-    if count > CARRIED:
+    """The same from the first sample to some behind the first wrong one: what is carried over
+    has to be followed. None where that is too far, or nothing differs."""
+    again = integrate(case.population, case.arriving())
+    trace = case.trace
+    pairs = ((again.spikes, trace.spikes), (again.u, trace.u), (again.v, trace.v))
+    wrong = [
+        int(n)
+        for i, n in enumerate(case.samples)
+        if any(
+            array is not None
+            and case.name in record
+            and not np.array_equal(array[i], record[case.name][n])
+            for array, record in pairs
+        )
+    ]
+    most = min(CARRIED, 2 * affordable(case.network, case.name), case.trace.samples)
+    if not wrong or wrong[0] >= most:
         return None
-    everything = np.arange(min(count, case.trace.samples))
+    everything = np.arange(min(wrong[0] + FOLLOWED, most))
     return case_of(case.network, case.name, case.trace, everything)
 
 
@@ -225,7 +254,7 @@ def _shifted(case: Case, shift: int, word: str) -> Iterator[Suspect]:
     right = integrate(case.population, case.arriving())
     moved = delayed(right.spikes, shift)
     steps = case.trace.steps + min(shift, 0)
-    if moved[:, :steps].any():
+    if not np.array_equal(moved[:, :steps], right.spikes[:, :steps]):
         yield Suspect(
             kind="delay offset",
             detail=f"everything {case.name} sends is one step {word}",

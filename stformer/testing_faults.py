@@ -30,8 +30,8 @@ from stformer.network import (
     Relay,
     no_bias,
 )
-from stformer.passes import assign_latency, replace_network
-from stformer.samples_base import lif, link, scheduled
+from stformer.passes import assign_latency, replace_network, schedule
+from stformer.samples_base import lif, link
 from stformer.testing import mutants
 from stformer.trace import Inputs, Probe, Trace
 from stformer.verify import compare
@@ -364,22 +364,27 @@ def judge(network: Network, reference: Trace, other: Trace) -> Outcome:
 
 
 def extreme_network() -> Network:
-    """Currents beyond the 24-bit wrap, membranes beyond the clip, slow decays."""
+    """Currents beyond the 24-bit wrap, membranes beyond the clip, ties, slow decays; 24 steps."""
     rng = np.random.default_rng(5)
-    large = rng.choice([-128, 127], (24, 16), p=[0.3, 0.7])
-    return scheduled(
-        "extreme",
-        [
-            Input(name="in", shape=(16,)),
-            lif("wraps", (24,), 100000, dv=3000, du=3000),
-            lif("clips", (24,), 131071, dv=0),
-            lif("ties", (24,), 12, dv=4095),
-            lif("decays", (24,), 900, dv=40, du=120),
-        ],
-        [
-            link(Dense, "in", "wraps", weight=large, weight_exp=7),
-            link(Dense, "in", "clips", weight=large, weight_exp=6),
-            link(Dense, "in", "ties", weight=np.full((24, 16), 2)),
-            link(Dense, "in", "decays", weight=rng.integers(-20, 70, (24, 16)), weight_exp=3),
-        ],
+    steep, level = (
+        np.where(rng.random((48, 16)) < np.linspace(low, 0.6, 48)[:, None], -128, 127)
+        for low in (0.3, 0.45)
+    )
+    populations = (
+        Input(name="in", shape=(16,)),
+        lif("wraps", (48,), 100000, dv=3000, du=3000),
+        lif("clips", (48,), 60000, dv=0),
+        lif("ties", (24,), 12, dv=4095),
+        lif("rounds", (96,), 7, dv=300, du=700),
+        lif("decays", (48,), 900, dv=40, du=120),
+    )
+    projections = (
+        link(Dense, "in", "wraps", weight=steep, weight_exp=7),
+        link(Dense, "in", "clips", weight=level, weight_exp=7),
+        link(Dense, "in", "ties", weight=np.full((24, 16), 2)),
+        link(Dense, "in", "rounds", weight=rng.integers(-9, 10, (96, 16))),
+        link(Dense, "in", "decays", weight=rng.integers(-20, 70, (48, 16)), weight_exp=3),
+    )
+    return schedule(
+        Network(name="extreme", steps=24, populations=populations, projections=projections)
     )

@@ -32,7 +32,8 @@ SURFACE = {
         "--cluster",
     },
     "info": {"--set"},
-    "export": {"--to", "-o", "--output", "--step", "--allow-extensions"},
+    "export": {"--to", "-o", "--output", "--allow-extensions", "--step"},
+    "import": {"-o", "--output", "--steps", "--dt", "--shape"},
     "run": {
         "--backend",
         "--lava-models",
@@ -41,6 +42,7 @@ SURFACE = {
         "-o",
         "--output",
         "--state",
+        "--measure",
         "--cluster",
     },
     "verify": {
@@ -60,6 +62,8 @@ SURFACE = {
     "map": {"--hardware", "--picture"},
     "energy": {"--hardware", "--data", "--samples", "--trace"},
     "prove": {"--data", "--samples", "--any-steps"},
+    "bundle": {"--hardware", "--data", "--samples", "--backend", "-o", "--output"},
+    "deploy": {"--check", "--seal", "--site", "-o", "--output", "--dry-run"},
     "plot": {"-o", "--output", "--data", "--sample", "--samples", "--populations", "--channels"},
     "targets": set[str](),
     "datasets": set[str](),
