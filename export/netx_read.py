@@ -74,7 +74,10 @@ def _foreign(path: Path, tree: Tree, reading: Reading) -> Imported:
         raise InputError(where, "no layers", "a group 'layer' with the layers 0, 1, ...")
     if reading.steps is None:
         raise InputError(
-            where, "no number of time steps: netx files hold none", "a T of 1 or more", "give T"
+            where,
+            "no number of time steps: netx files hold none",
+            "a T of 1 or more",
+            "give --steps",
         )
     b = _Builder(where, reading)
     for i in range(len(layers)):
@@ -266,7 +269,7 @@ class _Builder:
         weight = weight.reshape(weight.shape[:4])
         if not self.populations:
             if self.reading.shape is None:
-                raise InputError(where, "no shape of the input", "(C, H, W)", "give the shape")
+                raise InputError(where, "no shape of the input", "(C, H, W)", "give --shape")
             self.source(self.reading.shape)
         before = self.populations[-1]
         if self.flat or self.flattened or len(before.shape) != 3:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -284,3 +285,25 @@ def test_it_is_a_lif_and_its_neighbours_that_count() -> None:
         projections=(*network.projections, extra),
     )
     assert not Netx().suffix(wider, Options())
+
+
+@pytest.mark.slow
+def test_kernels_of_paper_size_stay_int8(tmp_path: Path) -> None:
+    """Memory of exporting STFormer-4-384 is a few times that of its largest file."""
+    pytest.importorskip("torch")
+    from stformer.config import config_from
+    from stformer.lower import lower_stformer
+    from stformer.model import quantise
+    from stformer.sane import sane_model
+
+    model = sane_model(config_from({"variant": "STFormer-4-384"}), batch=1)
+    quantise(model)
+    network = lower_stformer(model)
+    tracemalloc.start()
+    try:
+        done = export.export("netx", network, tmp_path / "a")
+        assert tracemalloc.get_traced_memory()[1] < 2**28
+    finally:
+        tracemalloc.stop()
+    assert len(done.files) > 15
+    assert sum((done.path / name).stat().st_size for name in done.files) < 2**25
