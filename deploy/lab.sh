@@ -55,7 +55,7 @@ if [ -z "$DRY" ]; then
     } >"$OUT/environment.txt"
 fi
 if [ "$BACKEND" = loihi2 ] && [ "$HOST" = slurm ]; then
-    command -v sinfo >/dev/null || { echo "sinfo is not here: is this the login machine?" >&2 && exit 3; }
+    [ -n "$DRY" ] || command -v sinfo >/dev/null || { echo "sinfo is not here: is this the login machine?" >&2 && exit 3; }
     step boards sinfo -N
 fi
 step backend stformer targets "$BACKEND" --json

@@ -1,4 +1,4 @@
-"""Every kind in every format: carried, lowered, or refused and why; docs/interchange.md is made here.
+"""Every kind in every format: carried, lowered, refused and why; makes docs/interchange.md.
 
 `STFORMER_WRITE=1 pytest tests/test_interchange.py` writes the table.
 """
@@ -15,11 +15,11 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("nir")
 
-from stformer import export  # noqa: E402
-from stformer.errors import Problem  # noqa: E402
-from stformer.export.netx_chains import chains, why_not  # noqa: E402
-from stformer.export.nir_graph import build  # noqa: E402
-from stformer.network import (  # noqa: E402
+from stformer import export
+from stformer.errors import Problem
+from stformer.export.netx_chains import chains, why_not
+from stformer.export.nir_graph import build
+from stformer.network import (
     POPULATIONS,
     PROJECTIONS,
     Input,
@@ -27,7 +27,7 @@ from stformer.network import (  # noqa: E402
     Population,
     Projection,
 )
-from stformer.testing import SAMPLES, recurrent_network, sample_network  # noqa: E402
+from stformer.testing import SAMPLES, recurrent_network, sample_network
 
 DOCS = Path(__file__).parent.parent / "docs" / "interchange.md"
 BEGIN, END = "<!-- interchange: begin -->\n", "<!-- interchange: end -->\n"
