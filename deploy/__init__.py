@@ -45,6 +45,7 @@ BACKENDS: dict[str, str] = {
     "reference": "stformer.deploy.reference:Reference",
     "cpu": "stformer.deploy.cpu:Cpu",
     "torch": "stformer.deploy.torch:Torch",
+    "torch-cuda": "stformer.deploy.torch:TorchCuda",
     "onnx": "stformer.deploy.onnx:Onnx",
     "lava-sim": "stformer.deploy.lava:LavaSim",
     "lava-sim-fast": "stformer.deploy.lava:LavaSimFast",

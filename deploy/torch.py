@@ -2,13 +2,15 @@
 
 It is rebuilt from the network (`stformer.lower.restore`) and must lower to that very network
 again, so what runs here is what was trained, through torch's convolutions in float32, which
-are exact for these integers.
+are exact for these integers. On a GPU cuDNN is left out: some of its algorithms (Winograd's among
+them) round between exact numbers, while sums of products are the same in any order.
 """
 
 from __future__ import annotations
 
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +25,7 @@ class Torch:
     """Runs networks that were lowered from an STFormer; relays do not exist in the module."""
 
     name = "torch"
+    device = "cpu"
 
     def missing(self) -> str | None:
         if find_spec("torch") is None:
@@ -38,14 +41,19 @@ class Torch:
             return [Problem(where=e.where, why=e.why)]
         return []
 
+    def tell(self) -> dict[str, str]:
+        """For the trace's info, after a run."""
+        return {}
+
     def run(self, network: Network, inputs: Inputs, *, probe: Probe) -> Trace:
         import torch
 
         from stformer.lower import record, restore
+        from stformer.training.precision import exact
 
         frames = check_inputs(network, inputs)
         (x,) = frames.values()
-        model = restore(network)
+        model = restore(network).to(self.device)
         started = time.perf_counter()
         parts: dict[str, list[np.ndarray]] = {}  # type: ignore[type-arg]
 
@@ -58,14 +66,15 @@ class Torch:
             for key, value in kept.items():
                 if value is not None:
                     dtype = spike_dtype(network, name) if key == "s" else np.int32
-                    sample_first = value.transpose(0, 1).numpy().astype(dtype)
+                    sample_first = value.transpose(0, 1).cpu().numpy().astype(dtype)
                     parts.setdefault(f"{key} {name}", []).append(sample_first)
 
         record(model, recorder)
-        with torch.no_grad():
+        whole = torch.backends.cudnn.flags(enabled=False)
+        with torch.no_grad(), exact(torch.device(self.device)), whole:
             for start in range(0, len(x), BATCH):
                 batch = torch.from_numpy(x[start : start + BATCH].astype(np.float32))
-                model(batch.transpose(0, 1).contiguous())
+                model(batch.transpose(0, 1).contiguous().to(self.device))
         joined = {key: np.concatenate(arrays) for key, arrays in parts.items()}
         input_name = network.inputs[0].name
         if probe.wants(input_name):
@@ -82,5 +91,24 @@ class Torch:
             spikes=of("s"),
             u=of("u"),
             v=of("v"),
-            info={"seconds": time.perf_counter() - started},
+            info={"seconds": time.perf_counter() - started, **self.tell()},
         )
+
+
+class TorchCuda(Torch):
+    """The same on a GPU."""
+
+    name = "torch-cuda"
+    device = "cuda"
+
+    def missing(self) -> str | None:
+        if reason := super().missing():
+            return reason
+        if not Path("/dev/nvidiactl").exists():  # torch itself takes seconds to say so
+            return "no NVIDIA GPU is here; use a machine with one"
+        return None
+
+    def tell(self) -> dict[str, str]:
+        import torch
+
+        return {"gpu": torch.cuda.get_device_name()}

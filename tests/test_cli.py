@@ -266,7 +266,7 @@ def test_targets_say_why_not(call: Call, monkeypatch: pytest.MonkeyPatch) -> Non
         alone = call.json("targets", "fake", code=3)
     finally:
         del deploy.BACKENDS["broken-import"]
-    assert list(found)[:6] == ["reference", "cpu", "torch", "onnx", "lava-sim", "lava-sim-fast"]
+    assert list(found)[:5] == ["reference", "cpu", "torch", "torch-cuda", "onnx"]
     assert found["reference"] == {"name": "reference", "available": True, "why": None, "get": None}
     assert found["fake"]["why"] == "no chip on this desk"
     assert found["fake"]["get"] == "pip install chip"
