@@ -25,6 +25,7 @@ from stformer import deploy, export, testing  # noqa: E402
 from stformer.export import Reading  # noqa: E402
 from stformer.network import Network  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:nirtorch.extract_nir_graph:DeprecationWarning")
 STEPS, HIDDEN, OUT = 50, 16, 5
 RESET = {"init_hidden": True, "reset_mechanism": "zero", "reset_delay": False}
 
@@ -108,7 +109,6 @@ def last(network: Network) -> str:
     return network.populations[-1].name
 
 
-@pytest.mark.filterwarnings("ignore:nirtorch.extract_nir_graph:DeprecationWarning")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_of_theirs(name: str, tmp_path: Path) -> None:
     make, to_graph, run, dt = MODELS[name]
@@ -127,3 +127,28 @@ def test_a_model_of_theirs(name: str, tmp_path: Path) -> None:
     rates = f"rates {got.mean():.3f} and {theirs.mean():.3f}"
     print(f"{name}: {share:.2%} of {got.size} spikes agree; {rates}")
     assert theirs.any() and share > (0.75 if network.recurrent else 0.98)
+
+
+def test_the_late_reset_is_what_differs_in_recurrent_models(tmp_path: Path) -> None:
+    """snnTorch's recurrent weights stepped in float with NIR's reset, in the step of the spike."""
+    torch.manual_seed(0)
+    model = recurrent()
+    path = tmp_path / "graph.nir"
+    nir.write(path, export_to_nir(model, torch.rand(8)))
+    network = export.read(path, Reading(steps=STEPS)).network
+    x = (np.random.default_rng(0).random((4, STEPS, 8)) < 0.5).astype(np.int32)
+    got = deploy.run("reference", network, x)[last(network)]
+    current = membrane = spikes = torch.zeros(len(x), HIDDEN)
+    rows = []
+    with torch.no_grad():
+        for t in range(STEPS):
+            arriving = model[0](torch.tensor(x[:, t]).float()) + model[1].recurrent(spikes)
+            current = 0.5 * current + arriving
+            membrane = 0.9 * membrane + current
+            spikes = (membrane > 1.0).float()
+            membrane = membrane * (1 - spikes)
+            rows.append(spikes.numpy())
+    expected = np.stack(rows, axis=1)
+    share = (got == expected).mean()
+    print(f"recurrent, reset as in NIR: {share:.2%} of {got.size} spikes agree")
+    assert expected.any() and share > 0.95
