@@ -37,9 +37,9 @@ def full(n: int, value: float) -> Any:
 def leaky() -> Any:
     return torch.nn.Sequential(
         torch.nn.Linear(8, HIDDEN),
-        snn.Leaky(beta=full(HIDDEN, 0.9), threshold=full(HIDDEN, 0.5), **RESET),
+        snn.Leaky(beta=full(HIDDEN, 0.9), threshold=full(HIDDEN, 0.1), **RESET),
         torch.nn.Linear(HIDDEN, OUT),
-        snn.Leaky(beta=full(OUT, 0.8), threshold=full(OUT, 0.5), **RESET),
+        snn.Leaky(beta=full(OUT, 0.8), threshold=full(OUT, 0.1), **RESET),
     )
 
 
@@ -78,7 +78,7 @@ def run_snntorch(model: Any, x: Any) -> Any:
 def boxes() -> Any:
     def cell(n: int) -> Any:
         parameters = norse.LIFBoxParameters(
-            tau_mem_inv=full(n, 100.0), v_leak=full(n, 0.0), v_th=full(n, 0.05)
+            tau_mem_inv=full(n, 100.0), v_leak=full(n, 0.0), v_th=full(n, 0.01)
         )
         return norse.LIFBoxCell(parameters, dt=1e-3)
 
@@ -126,7 +126,7 @@ def test_a_model_of_theirs(name: str, tmp_path: Path) -> None:
     share = (got == theirs).mean()
     rates = f"rates {got.mean():.3f} and {theirs.mean():.3f}"
     print(f"{name}: {share:.2%} of {got.size} spikes agree; {rates}")
-    assert theirs.any() and share > (0.75 if network.recurrent else 0.98)
+    assert theirs.mean() > 0.05 and share > (0.75 if network.recurrent else 0.98)
 
 
 def test_the_late_reset_is_what_differs_in_recurrent_models(tmp_path: Path) -> None:
