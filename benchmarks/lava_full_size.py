@@ -19,10 +19,9 @@ from typing import Any
 from stformer import deploy
 from stformer.cli.progress import Progress
 from stformer.config import config_from
-from stformer.demo import versions
 from stformer.files import atomic_path
 from stformer.lower import lower_stformer
-from stformer.machine import cores
+from stformer.machine import cores, versions
 from stformer.model import quantise
 from stformer.network import Input, Network, neurons
 from stformer.sane import random_frames, sane_model

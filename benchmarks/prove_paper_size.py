@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from stformer import overflow
-from stformer.compile import fit
+from stformer.compile import ROOM, fit
 from stformer.config import VARIANTS, config_from
 from stformer.lower import lower_stformer
 from stformer.model import STFormer, quantise
@@ -34,7 +34,7 @@ def measure(variant: str, preset: str, samples: int) -> list[dict[str, Any]]:
     quantise(model)
     rows = [{"scales": "samples"} | _bounded(model, samples)]
     started = time.perf_counter()
-    fit(model)
+    fit(model, room=ROOM)
     fitted = time.perf_counter() - started
     rows.append({"scales": "bounds"} | _bounded(model, samples) | {"fit_s": fitted})
     return [{"variant": variant, "preset": preset} | row for row in rows]

@@ -48,7 +48,9 @@ BACKENDS: dict[str, str] = {
     "onnx": "stformer.deploy.onnx:Onnx",
     "lava-sim": "stformer.deploy.lava:LavaSim",
     "lava-sim-fast": "stformer.deploy.lava:LavaSimFast",
+    "netx": "stformer.deploy.netx:Netx",
     "norse": "stformer.deploy.norse:Norse",
+    "loihi2": "stformer.deploy.loihi2:Loihi2",
 }
 
 
@@ -105,6 +107,7 @@ def run(
     *,
     probe: Probe | None = None,
     progress: Progress | None = None,
+    measure: str | None = None,
 ) -> Trace:
     """Run a network on the backend of that name, after asking it whether it can.
 
@@ -112,12 +115,19 @@ def run(
         name: see `backends`.
         network, inputs, probe: see `Backend.run`.
         progress: called with (done, total) by backends that have an attribute `progress`.
+        measure: what hardware shall measure (`stformer.deploy.loihi2.MEASURES`), of backends
+            that have an attribute `measure`; the numbers are in the trace's info.
 
     Raises:
-        InputError, Unavailable, Unsupported: as `ready`; InputError for the inputs too.
+        InputError, Unavailable, Unsupported: as `ready`; InputError for the inputs too, and for
+            a measure of a backend that has none.
     """
     backend = ready(name, network)
     teller: Any = backend
+    if measure is not None:
+        if not hasattr(teller, "measure"):
+            raise InputError(f"backend '{name}'", "no profiler", "hardware, as 'loihi2'")
+        teller.measure = measure
     if progress is not None and hasattr(teller, "progress"):
         teller.progress = progress
     return backend.run(network, inputs, probe=probe or Probe())

@@ -1,5 +1,7 @@
 """What a sample would cost on a chip. Estimates, all of them: nothing here was measured.
 
+::
+
     E = synops * e_synop + N * T * e_update + messages * e_out + hops * e_hop
         + P_static * chips * t
     t = T * (max over cores(synops * t_synop + n * t_update + ...) + t_barrier)

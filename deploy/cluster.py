@@ -1,8 +1,9 @@
 """Samples spread over many processes or machines, with Dask; the result is one process's.
 
 A cluster is named by a text: "local:N" (N processes here), "slurm:SITE.toml" (jobs of a batch
-system, see `Site`) or "tcp://HOST:PORT" (a Dask scheduler that runs already). Dask sends
-pickled objects between its processes, so a scheduler is trusted as this very process is.
+system, see `stformer.deploy.site.Slurm`) or "tcp://HOST:PORT" (a Dask scheduler that runs
+already). Dask sends pickled objects between its processes, so a scheduler is trusted as this
+very process is.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, TypeVar
 
 from stformer import deploy
 from stformer.deploy import Progress
+from stformer.deploy.site import read_site
 from stformer.errors import InputError, Unavailable
 from stformer.network import IntArray, Network
 from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs, joined, numbered
@@ -25,33 +26,9 @@ from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs, jo
 FORMS = "local:N, slurm:SITE.toml or tcp://HOST:PORT"
 MOST_AT_ONCE = 64  # samples in a chunk: what is lost with a worker
 LONGEST_WAIT = 600.0  # seconds for the first worker; batch systems queue
-WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,:=/+@-]*")  # of a site file, into a batch script
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """How to get workers from SLURM: the table [slurm] of a TOML file.
-
-    Attributes:
-        partition: sbatch's; "" takes the site's own.
-        workers: jobs, each with one worker that runs one chunk at a time.
-        cores: of a job.
-        memory: of a job, as "8GiB"; Dask ends a worker that needs more.
-        walltime: of a job, "HH:MM:SS".
-        account: sbatch's; may be "".
-        directives: further #SBATCH options, as "--exclusive" or "--gres=loihi:1".
-    """
-
-    partition: str = ""
-    workers: int = 1
-    cores: int = 1
-    memory: str = "4GiB"
-    walltime: str = "01:00:00"
-    account: str = ""
-    directives: tuple[str, ...] = ()
 
 
 def missing() -> str | None:
@@ -93,7 +70,8 @@ def _client(spec: str, stack: ExitStack) -> Any:
     if kind == "slurm" and rest:
         from dask_jobqueue.slurm import SLURMCluster
 
-        site = read_site(rest)
+        site = read_site(rest, "slurm").slurm
+        assert site is not None
         jobs: Any = SLURMCluster(
             queue=site.partition or None,
             account=site.account or None,
@@ -121,44 +99,6 @@ def _client(spec: str, stack: ExitStack) -> Any:
         found = f"no worker within {LONGEST_WAIT:.0f} s"
         raise InputError(f"--cluster {spec}", found, "a queue that starts jobs") from e
     return client
-
-
-def read_site(path: str) -> Site:
-    """The table [slurm] of a TOML file.
-
-    Raises:
-        InputError: no such file, no TOML, an unknown key, a value of another type, or text
-            that a batch script could take for something else.
-    """
-    import sys
-
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        table = tomllib.loads(Path(path).read_text("utf-8")).get("slurm")
-    except (OSError, ValueError) as e:
-        raise InputError(path, f"cannot be read ({e})"[:200], "a TOML file") from e
-    kinds = {f.name: type(f.default) for f in fields(Site)}
-    if not isinstance(table, dict):
-        raise InputError(path, "no table [slurm]", f"one with {', '.join(kinds)}")
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        where = f"{path}, slurm.{key}"
-        if key not in kinds:
-            raise InputError(where, "an unknown key", ", ".join(kinds))
-        values[key] = tuple(value) if isinstance(value, list) else value
-        if type(values[key]) is not kinds[key]:
-            raise InputError(where, repr(value)[:80], f"a value of type {kinds[key].__name__}")
-        if isinstance(value, int) and not 1 <= value <= 4096:
-            raise InputError(where, str(value), "1...4096")
-        for word in value if isinstance(value, list) else [str(value)]:
-            if not isinstance(word, str):
-                raise InputError(where, repr(word)[:80], "texts")
-            if word and not WORD.fullmatch(word.removeprefix("--")):
-                raise InputError(where, repr(word)[:80], "letters, digits and _ . , : = / + @ -")
-    return Site(**values)
 
 
 def each(

@@ -156,13 +156,18 @@ def _scaled(d: Demand, width: Fraction, side: Fraction) -> Demand:
 
     def fan(f: Fan) -> Fan:
         size = more(f.size[0], side), more(f.size[1], side)
-        full = f.whole_frame
+        shares = f.whole_frame or f.stride == f.reach != (1, 1)  # it cuts the frame into parts
+        reach = tuple(
+            new if r == old else min(r, new)
+            for r, old, new in zip(f.reach, f.size, size, strict=True)
+        )
         kept = f.depthwise or f.from_input
         pixels = Fraction(prod(size), prod(f.size))
         return replace(
             f,
-            taps=prod(size) if full else f.taps,
-            reach=size if full else f.reach,
+            taps=prod(reach) if shares else f.taps,
+            reach=(reach[0], reach[1]) if shares else f.reach,
+            stride=(reach[0], reach[1]) if shares and f.stride == f.reach else f.stride,
             size=size,
             channels=f.channels if kept else more(f.channels, width),
             sources=more(f.sources, pixels * (1 if f.from_input else width)),

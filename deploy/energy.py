@@ -1,5 +1,7 @@
 """Operations a sample costs, and the paper's estimate of its energy (Eq. 13).
 
+::
+
     E = E_MAC * FL_conv + E_AC * (FL_STCore + FL_SGA + FL_STMLP)
 
 FL_conv are the multiply-accumulates of the convolution that reads the input (numbers); all other

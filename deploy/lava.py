@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from math import prod
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +40,9 @@ class LavaSim:
 
     name = "lava-sim"
     models = "stock"
+    builder = "stformer.deploy.lava_build:STOCK"
+    files: Mapping[str, Path] = MappingProxyType({})
+    board: Mapping[str, Any] = MappingProxyType({})  # of hardware, see `stformer.deploy.loihi2`
 
     def __init__(
         self,
@@ -81,7 +87,9 @@ class LavaSim:
                 network,
                 part,
                 probe,
-                models=self.models,
+                builder=self.builder,
+                files=self.files,
+                board=self.board,
                 progress=self._after(before, total),
                 stall_seconds=self.stall_seconds,
             )
@@ -105,6 +113,7 @@ class LavaSimFast(LavaSim):
 
     name = "lava-sim-fast"
     models = "fast"
+    builder = "stformer.deploy.lava_build:FAST"
 
 
 def _has_lava() -> bool:

@@ -6,6 +6,7 @@ A synapse of Lava delivers one step late, which is what `Network` latencies coun
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -84,7 +85,6 @@ FAST = {
     GradedSums: PyGradedSumsModel,
     MatrixProduct: PyMatrixProductModel,
 }
-MODELS = {"stock": STOCK, "fast": FAST}
 
 # One above the 17-bit register: a readout's membrane, clipped at 2^23 - 1, never exceeds it.
 NEVER = 2**17
@@ -108,16 +108,37 @@ class Built:
 @dataclass
 class _Builder:
     network: Network
+    enter: Callable[[Any], Any]
+    shift: int
     populations: dict[str, Any] = field(default_factory=dict)
     processes: list[Any] = field(default_factory=list)
     markers: dict[int, Any] = field(default_factory=dict)
+    entries: dict[int, Any] = field(default_factory=dict)
+
+    def sender(self, process: Any) -> Any:
+        """The port that gives what a population or marker sends."""
+        if not isinstance(process, Source):
+            return process.s_out
+        if id(process) not in self.entries:
+            self.entries[id(process)] = self.enter(process)
+        return self.entries[id(process)]
 
     def add(self, process: Any) -> Any:
         self.processes.append(process)
         return process
 
 
-def build(network: Network, frames: dict[str, IntArray]) -> Built:
+def _directly(source: Any) -> Any:
+    return source.s_out
+
+
+def build(
+    network: Network,
+    frames: dict[str, IntArray],
+    *,
+    enter: Callable[[Any], Any] = _directly,
+    shift: int = 0,
+) -> Built:
     """Lava processes for a network that has no problems (`lava_problems.find_problems`).
 
     What stock Lava runs is made of its processes; only what it has no process for becomes one
@@ -126,15 +147,18 @@ def build(network: Network, frames: dict[str, IntArray]) -> Built:
     Args:
         network: what to build.
         frames: input -> integers [S, T, *shape]; the samples follow each other without a gap.
+        enter: of a source, the port from which synapses take what it sends; on hardware the one
+            behind an adapter, which moves messages onto the chip.
+        shift: steps that such an adapter takes.
 
     Sample k of a population of latency L runs from Lava's time step k * T + L + 1 on (its time
     steps start at 1), and there the population is reset.
     """
-    b = _Builder(network)
+    b = _Builder(network, enter, shift)
     used = {p.pre for p in network.projections}
     for p in network.populations:
         if not isinstance(p, Input) or p.name in used:
-            b.populations[p.name] = b.add(_population(network, p, frames))
+            b.populations[p.name] = b.add(_population(network, p, frames, shift))
     for projection in network.projections:
         _connect(b, projection)
         if projection.delay and isinstance(network[projection.post], Relay):
@@ -184,18 +208,18 @@ def _parts(processes: list[Any]) -> list[list[Any]]:
     return list(parts.values())
 
 
-def _population(network: Network, p: Population, frames: dict[str, IntArray]) -> Any:
+def _population(network: Network, p: Population, frames: dict[str, IntArray], shift: int) -> Any:
     match p:
         case Input():
             x = frames[p.name]
             flat = x.reshape(x.shape[0] * x.shape[1], -1)
             return Source(data=np.ascontiguousarray(flat.T, np.int32))
         case Lif():
-            return _lif(network, p, vth=p.vth, du=p.du, dv=p.dv)
+            return _lif(network, p, shift, vth=p.vth, du=p.du, dv=p.dv)
         case Relay():
-            return _lif(network, p, vth=1, du=fx.NO_CURRENT, dv=fx.MEMORYLESS)
+            return _lif(network, p, shift, vth=1, du=fx.NO_CURRENT, dv=fx.MEMORYLESS)
         case Readout():
-            return _lif(network, p, vth=NEVER, du=fx.NO_CURRENT, dv=0)
+            return _lif(network, p, shift, vth=NEVER, du=fx.NO_CURRENT, dv=0)
         case Graded():
             return GradedSums(p)
         case Product():
@@ -209,7 +233,9 @@ def _population(network: Network, p: Population, frames: dict[str, IntArray]) ->
             assert_never(p)
 
 
-def _lif(network: Network, p: Lif | Relay | Readout, *, vth: int, du: int, dv: int) -> Any:
+def _lif(
+    network: Network, p: Lif | Relay | Readout, shift: int, *, vth: int, du: int, dv: int
+) -> Any:
     bias, exponent = (0, 0) if isinstance(p, Relay) else (p.bias_mant, p.bias_exp)
     return LIFReset(
         name=p.name,
@@ -220,13 +246,13 @@ def _lif(network: Network, p: Lif | Relay | Readout, *, vth: int, du: int, dv: i
         bias_mant=np.broadcast_to(bias, p.shape).reshape(-1).astype(np.int16),
         bias_exp=exponent,
         reset_interval=network.steps,
-        reset_offset=p.latency + 1,
+        reset_offset=p.latency + 1 + shift,
     )
 
 
 def _connect(b: _Builder, p: Projection) -> None:
     pre, post = b.network[p.pre], b.network[p.post]
-    source, wait = b.populations[p.pre].s_out, b.network.axon_delay(p)
+    source, wait = b.sender(b.populations[p.pre]), b.network.axon_delay(p)
     crosses = p.delay and not isinstance(post, Relay)
     if crosses or (wait and isinstance(p, (Conv, Operand))):
         source, wait = _axon(b, p, source, wait), 0
@@ -336,5 +362,5 @@ def _hold_back(b: _Builder, relay: Population) -> None:
     weights = np.full((prod(relay.shape), 1), 2 * HELD_BACK, np.int32)
     shared = {"num_weight_bits": 8, "sign_mode": SignMode.MIXED, "weight_exp": -1}
     synapses = b.add(LavaDense(weights=weights, **shared))
-    b.markers[phase].s_out.connect(synapses.s_in)
+    b.sender(b.markers[phase]).connect(synapses.s_in)
     synapses.a_out.connect(b.populations[relay.name].a_in)

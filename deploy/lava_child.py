@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +45,7 @@ class LavaFailed(StformerError):
         self.why, self.last_lines = why, last_lines
         tail = f" Its last output:\n{last_lines}" if last_lines else ""
         super().__init__(why, last_lines)
-        self.message = f"lava-sim: {why}.{tail}"
+        self.message = f"Lava: {why}.{tail}"
 
 
 def run_child(
@@ -51,14 +53,18 @@ def run_child(
     frames: Mapping[str, npt.NDArray[np.int32]],
     probe: Probe,
     *,
-    models: str,
+    builder: str,
+    files: Mapping[str, Path],
+    board: Mapping[str, Any],
     progress: Callable[[int, int], None] | None,
     stall_seconds: float,
 ) -> tuple[dict[str, dict[str, IntArray]], dict[str, float]]:
     """Run all samples of `frames` in one stream, in a child process.
 
     Args:
-        models: "stock" or "fast", a key of `lava_build.MODELS`.
+        builder: of the processes, "module:attribute"; see `stformer.deploy.lava_worker.run`.
+        files: what it reads, by the name that it has for it, in the folder where it runs.
+        board: what `stformer.deploy.lava_board` needs to know; empty for a simulation.
 
     Returns:
         ({"s": spikes, "u": u, "v": v}, each population -> [S, T, *shape]; numbers for
@@ -71,7 +77,10 @@ def run_child(
     prefix = f"/stf{secrets.token_hex(4)}"
     child: subprocess.Popen[bytes] | None = None
     try:
-        wanted = _write_job(folder, network, frames, probe, models)
+        made = {"builder": builder, "board": dict(board)}
+        wanted = _write_job(folder, network, frames, probe, made)
+        for name, file in files.items():
+            shutil.copyfile(file, folder / name)
         child = _start(folder, prefix)
         done = _follow(child, folder, progress, stall_seconds)
         samples = len(next(iter(frames.values()))) if frames else 1
@@ -92,7 +101,7 @@ def _write_job(
     network: Network,
     frames: Mapping[str, npt.NDArray[np.int32]],
     probe: Probe,
-    models: str,
+    made: Mapping[str, object],
 ) -> list[tuple[str, str]]:
     """Write what the worker reads; returns the records it will make, as (kind, population)."""
     structure, arrays = to_plain(network)
@@ -107,7 +116,7 @@ def _write_job(
             spikes.append(p.name)
         if probe.states and isinstance(p, Lif):
             states += [(p.name, "u"), (p.name, "v")]
-    job = {"network": structure, "spikes": spikes, "states": states, "models": models}
+    job = {"network": structure, "spikes": spikes, "states": states, **made}
     (folder / "job.json").write_text(json.dumps(job))
     with (folder / "network.npz").open("wb") as file:
         np.savez(file, **arrays)

@@ -2,7 +2,8 @@
 
 Selected through the run configuration in place of the stock models; the processes, their ports
 and their parameters stay Lava's. Bit-identical to the stock models wherever those are exact,
-their wraps included (`tests/test_lava_fast.py`).
+their wraps included (`tests/test_lava_fast.py`). Weights are read once, at the first message:
+what a caller writes into a running process's weights (`Var.set`) is not seen.
 """
 
 from __future__ import annotations

@@ -60,5 +60,6 @@ class _TapModel(PyLoihiProcessModel):  # type: ignore[misc]
         return bool(self.proc_params["read"])
 
     def run_post_mgmt(self) -> None:
-        values = [getattr(self, name).read() for name in self.proc_params["read"]]
+        # Flat as they are; frames of netx are W, H, C, and leave as C, H, W.
+        values = [getattr(self, name).read().T.ravel() for name in self.proc_params["read"]]
         self.out.send(np.concatenate(values).astype(np.int32))

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from itertools import zip_longest
 from math import prod
 from multiprocessing import current_process, resource_tracker, shared_memory
@@ -50,8 +51,14 @@ def main() -> None:
             network = from_plain("the network", job["network"], dict(arrays))
         with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
             frames = {key.removesuffix("/frames"): a for key, a in arrays.items()}
-        wanted = job["spikes"], job["states"], job["models"]
-        done = run(network, frames, *wanted, folder, tell, watch)
+        if job["board"]:
+            from stformer.deploy import lava_board
+
+            wanted = job["spikes"], job["board"]
+            done = lava_board.run(network, frames, *wanted, folder, tell, watch)
+        else:
+            built = job["builder"], job["spikes"], job["states"]
+            done = run(network, frames, *built, folder, tell, watch)
         assert "torch" not in sys.modules, "torch hangs in Lava processes"
         resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined] # or a zombie
         tell({"done": done})
@@ -64,26 +71,31 @@ def main() -> None:
 def run(
     network: Network,
     frames: dict[str, IntArray],
+    builder: str,
     spikes: list[str],
     states: list[tuple[str, str]],
-    models: str,
     folder: Path,
     tell: Tell,
     watch: Watch,
 ) -> dict[str, float]:
-    """Run all samples in one stream; returns numbers for `Trace.info`."""
+    """Run all samples in one stream; returns numbers for `Trace.info`.
+
+    `builder` is "module:attribute": a module with `build` and `tap`, as
+    `stformer.deploy.lava_build` has them, and of it the table of process models to run.
+    """
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
 
-    from stformer.deploy.lava_build import MODELS, build, tap
-
+    module, _, table = builder.partition(":")
+    make = import_module(module)
+    models = getattr(make, table)
     begun = time.perf_counter()
     samples = len(next(iter(frames.values()))) if frames else 1
     length = samples * network.steps
-    built = build(network, frames)
-    model_of = {process: MODELS[models][type(process)] for process in built.processes}
+    built = make.build(network, frames)
+    model_of = {process: models[type(process)] for process in built.processes}
     pipes = []  # (port at this end, what to do with what arrives)
-    if tapped := tap(built, [(name, which) for name, which in states]):
+    if tapped := make.tap(built, [(name, which) for name, which in states]):
         process, model = tapped
         model_of[process] = model
         if states:
@@ -143,7 +155,7 @@ def _store_spikes(network: Network, name: str, length: int, folder: Path) -> Sto
 
     def store(step: int, values: IntArray) -> None:
         if 0 <= step - population.latency < length:
-            file[step - population.latency] = values
+            file[step - population.latency] = values.T.ravel()  # frames are W, H, C in netx
 
     return store
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import isfinite
 from typing import Any
 
 from stformer import hardware_configs
 from stformer.deploy.demand import Demand, demands, scaled
 from stformer.deploy.rules import RULES, Finding, Subject, check, used_by
-from stformer.deploy.tiling import RESOURCES, Cut, cut
+from stformer.deploy.tiling import ASSUMED, RESOURCES, Cut, cut
 from stformer.hardware_configs import Hardware, Value
 from stformer.network import Network
 
@@ -215,3 +216,76 @@ def _boards(total: int, hardware: Hardware) -> Iterable[Alternative]:
 def limit_name(found: Cut) -> str:
     """The resource that a population's number of cores comes from, in words."""
     return RESOURCES[found.limited_by]
+
+
+def measured_sums(network: Network, provenance: Mapping[str, object]) -> dict[str, int]:
+    """Largest arriving sums that compiling measured, as far as the file has them."""
+    measured = provenance.get("largest_sums")
+    if not isinstance(measured, dict):
+        return {}
+    return {
+        name: value
+        for name, value in measured.items()
+        if name in network and isinstance(value, int)
+    }
+
+
+def to_json(found: Mapped) -> dict[str, Any]:
+    """Everything that `stformer map` tells, as plain data."""
+    hardware = found.hardware
+    return {
+        "network": found.network,
+        "digest": found.digest,
+        "hardware": hardware.name,
+        "files": list(hardware.files),
+        "fits": found.fits,
+        "cores": found.cores,
+        "cores_at_least": found.least,
+        "cores_there": found.there,
+        "chips": found.chips,
+        "populations": [_plain_place(p) for p in found.places],
+        "rules": [
+            {
+                "name": r.name,
+                "checks": r.checks,
+                "values": [v.plain() for v in used_by(r, hardware)],
+                "findings": sum(f.rule == r.name for f in found.findings),
+            }
+            for r in RULES
+        ],
+        "findings": [
+            {
+                "rule": f.rule,
+                "severity": f.severity,
+                "where": f.where,
+                "found": f.found,
+                "allowed": f.allowed,
+                "do": f.do,
+            }
+            for f in found.findings
+        ],
+        "alternatives": [
+            {"change": a.change, "detail": a.detail, "cores": a.cores} for a in found.alternatives
+        ],
+        "assumptions": [v.plain() for v in found.assumptions],
+        "assumed": list(ASSUMED) if found.there else [],
+    }
+
+
+def _plain_place(p: Place) -> dict[str, Any]:
+    cut = p.cut
+    return {
+        "name": p.demand.population,
+        "kind": p.demand.kind,
+        "neurons": p.demand.neurons,
+        "cores": cut.cores,
+        "cores_at_least": cut.least,
+        "first_core": p.first,
+        "tile": {"x": cut.tile.x, "y": cut.tile.y, "channels": cut.tile.c},
+        "limited_by": RESOURCES[cut.limited_by],
+        "fullest_core": {
+            name: {"used": used, "share": share}
+            for name, used, share in zip(cut.load._fields, cut.load, cut.share, strict=True)
+            if isfinite(used) and share > 0
+        },
+    }

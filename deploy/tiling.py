@@ -218,9 +218,15 @@ def _flat(demand: Demand, fits: Fits, ratio: float) -> tuple[int, int, Tile] | N
 
 
 def _divisors(n: int) -> list[int]:
-    return [i for i in range(1, n + 1) if n % i == 0]
+    """All divisors of n, smallest first."""
+    small = [i for i in range(1, math.isqrt(n) + 1) if n % i == 0]
+    return sorted({*small, *(n // i for i in small)})
 
 
 def _shares(n: int) -> list[int]:
-    """Sizes of the largest of k equal shares of n, largest first."""
-    return sorted({-(-n // k) for k in range(1, n + 1)}, reverse=True)
+    """Sizes of the largest of k equal shares of n, for all k, largest first, each once."""
+    sizes = [n]
+    while sizes[-1] > 1:
+        parts = -(-n // (sizes[-1] - 1))  # the fewest whose largest is smaller
+        sizes.append(-(-n // parts))
+    return sizes

@@ -137,11 +137,15 @@ class Format(Protocol):
 
 FORMATS: dict[str, str] = {
     "nir": "stformer.export.nir:Nir",
+    "netx": "stformer.export.netx:Netx",
     "onnx": "stformer.export.onnx:Onnx",
 }
 
 # What can be read, and by which function (Path, Reading) -> Imported.
-READERS: dict[str, str] = {"nir": "stformer.export.nir_read:read"}
+READERS: dict[str, str] = {
+    "nir": "stformer.export.nir_read:read",
+    "netx": "stformer.export.netx_read:read",
+}
 
 
 def load(name: str) -> Format:
@@ -157,18 +161,27 @@ def load(name: str) -> Format:
     return format_
 
 
-def ready(name: str, network: Network, options: Options) -> Format:
-    """The format of that name, if it can be written here and hold this network.
+def available(name: str) -> Format:
+    """The format of that name, if it can be written here.
 
     Raises:
         InputError: no such format.
         Unavailable: what writes it is not installed.
-        Unsupported: it cannot hold the network; names the first object and the reason.
     """
     format_ = load(name)
     if reason := format_.missing():
         why, _, do = reason.partition("; ")
         raise Unavailable(f"format '{name}'", why, do)
+    return format_
+
+
+def ready(name: str, network: Network, options: Options) -> Format:
+    """The format of that name, if it can be written here and hold this network.
+
+    Raises:
+        Unsupported: it cannot; names the first object and the reason. And as `available`.
+    """
+    format_ = available(name)
     for problem in format_.problems(network, options):
         raise Unsupported(f"format '{name}'", problem.where, problem.why)
     return format_

@@ -91,9 +91,9 @@ def _chain(name: str, known: list[str]) -> list[_File]:
     """The target's file, then its base, the base's base..."""
     files: list[_File] = []
     folder = Path()
-    while name:
+    while name or not files:
         path = folder / name if name.endswith(".toml") else FOLDER / f"{name}.toml"
-        if not path.is_file() or (path.parent == FOLDER and path.stem not in known):
+        if not (path.is_file() if name.endswith(".toml") else name in known):
             near = get_close_matches(name, known, n=1)
             do = f"did you mean '{near[0]}'?" if near else ""
             where = files[-1].at("meta.base") if files else "hardware"

@@ -32,6 +32,17 @@ class Value(Generic[V]):
     basis: str
     source: str
 
+    def plain(self) -> dict[str, Any]:
+        """Plain data."""
+        value = list(self.value) if isinstance(self.value, tuple) else self.value
+        return {
+            "key": self.key,
+            "value": value,
+            "unit": self.unit,
+            "basis": self.basis,
+            "source": self.source,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Range:

@@ -193,8 +193,14 @@ def recipe_of(recipe: Recipe, case: str, seed: int) -> Recipe:
 
 
 def config_of(recipe: Recipe, case: str) -> STFormerConfig:
-    """The checked model of a case."""
-    return config_from(recipe_of(recipe, case, 0).model, f"recipe '{recipe.name}', case '{case}'")
+    """The checked model of a case; InputError for what is no transformer."""
+    where = f"recipe '{recipe.name}', case '{case}'"
+    config = config_from(recipe_of(recipe, case, 0).model, where)
+    if config.kind != "stformer":
+        raise InputError(
+            where, f"a model of kind '{config.kind}'", "'stformer', whose parts these are"
+        )
+    return config
 
 
 def folder_of(out: Path, case: str, seed: int) -> Path:

@@ -81,7 +81,7 @@ def ever(n: Neuron, a: Interval) -> tuple[Interval, Interval]:
     most = np.maximum(-u.low, u.high)
     wraps = most >= fx.STATE_MAX
     low = np.where(wraps, -most, u.low) + n.bias
-    high = np.where(wraps, np.maximum(most, fx.STATE_MAX), u.high) + n.bias
+    high = np.where(wraps, most, u.high) + n.bias
     stays = np.minimum(_limit(np.maximum(high, 0), n.dv), n.top)
     lowest = -_limit(np.maximum(-low, 0), n.dv)
     return u, Interval(lowest, np.maximum(fx.decay(stays, n.dv) + high, 0))
@@ -126,7 +126,5 @@ def _wrapped(u: Interval) -> Interval:
 
 
 def _reset(v: Interval, top: int) -> Interval:
-    """What stays of a membrane: all that is above the top comes back as 0."""
-    some, all_ = v.high > top, v.low > top
-    low = np.where(some, np.minimum(v.low, 0), v.low)
-    return Interval(low, np.where(all_, 0, np.minimum(v.high, top)))
+    """What stays of a membrane: what is above the top comes back as 0."""
+    return Interval(np.minimum(v.low, 0), np.minimum(v.high, top))

@@ -20,6 +20,7 @@ from stformer.training.processes import Processes
 
 Scaled: TypeAlias = Block | Stream | Readout
 
+ROOM = 1 / 8  # of each limit, for fine-tuning to move in: halving after it costs a whole bit
 HALVINGS = 32  # after which nothing of a weight of 8 or a bias of 20 bits is left
 
 
@@ -79,7 +80,7 @@ def compile_run(
     epochs = recipe.compile.finetune_epochs if finetune_epochs is None else finetune_epochs
     for_all = (scales or recipe.compile.scales) == "bounds"
     if for_all:  # what this costs is there to be learnt again
-        fit(model)
+        fit(model, room=ROOM)
     _finetune(run, splits, epochs, here, report)
     if for_all:
         fit(model)
@@ -129,18 +130,26 @@ def calibrate(model: STFormer, split: Split) -> dict[str, int]:
         _halve(too_large)
 
 
-def fit(model: STFormer) -> None:
+def fit(model: STFormer, *, room: float = 0.0) -> None:
     """Halve a population's scale until no input overflows anything, where that can be reached.
 
     The sums are those of every possible input (`stformer.overflow.prove`), so the grid may
     become much coarser than `calibrate` leaves it.
+
+    Args:
+        model: in its integer life.
+        room: part of each limit to leave free, 0...1.
     """
     scaled = _scaled(model)
     device = next(model.parameters()).device
     for _ in range(HALVINGS):
         claims = overflow.prove(lower_stformer(model.cpu()))
         # What only reads a stream has no scale of its own: the stream is open with it.
-        too_large = [scaled[c.name] for c in claims.open if c.name in scaled]
+        too_large = [
+            scaled[c.name]
+            for c in claims.populations
+            if c.name in scaled and any(r.largest > (1 - room) * r.limit for r in c.registers)
+        ]
         if not too_large:
             break
         _halve(too_large)

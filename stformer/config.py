@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from stformer import fixedpoint as fx
 from stformer.errors import InputError
 from stformer.network import Network
 from stformer.recipe import nearest
@@ -20,6 +21,8 @@ class STFormerConfig:
     """Every choice of the architecture; the paper's ablations are changes of one field.
 
     Attributes:
+        kind: "stformer", or "cnn": stem, Spatial Core and head alone, a plain chain of
+            convolutions; fields of what stands between them then mean nothing.
         channels, size: of a frame, C and H = W.
         largest_input: largest value of a frame; above 1 it is graded (pixels, event counts).
         classes: number of logits.
@@ -54,8 +57,11 @@ class STFormerConfig:
         linear_bias: biases in front of the norms of W_o and the ST-MLP, which the norms take
             away again; the baseline counts them among its parameters.
         dv: membrane decay of every LIF, 1...4095: 4096/tau.
+        bias_exp: smallest exponent of the integer biases, 0...7; 6 makes them whole weight
+            steps, all that netx can hold.
     """
 
+    kind: Literal["stformer", "cnn"] = "stformer"
     channels: int = 1
     size: int = 8
     largest_input: int = 16
@@ -85,6 +91,7 @@ class STFormerConfig:
     head_spikes: bool = True
     linear_bias: bool = False
     dv: int = 2048
+    bias_exp: int = 0
 
     def __post_init__(self) -> None:
         positive = (
@@ -97,6 +104,13 @@ class STFormerConfig:
         self._require(self.width % 8 == 0, "width", "a multiple of 8")
         self._require(self.width % self.heads == 0, "heads", f"divisors of width {self.width}")
         self._require(self.dv <= 4095, "dv", "1...4095")
+        low, high = fx.BIAS_EXP_RANGE
+        self._require(low <= self.bias_exp <= high, "bias_exp", f"{low}...{high}")
+        self._require(
+            self.kind == "stformer" or self.residual != "ms",
+            "residual",
+            "'iand', 'or' or 'add' where kind is 'cnn', which has no stream",
+        )
         self._require(0.001 <= self.product_scale <= 64, "product_scale", "0.001...64")
         self._require(0 <= self.branch_gain <= 64, "branch_gain", "0...64")
         for name in ("spatial_kernel", "temporal_kernel"):

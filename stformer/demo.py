@@ -1,4 +1,4 @@
-"""The main job in one go: train on digits, compile, run on Lava, prove every spike equal."""
+"""The main job in one go: train on digits, compile, export, run on Lava, prove spikes equal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stformer import compile as compiling
-from stformer import data, deploy, recipe, storage, train
+from stformer import data, deploy, export, recipe, storage, train
 from stformer.files import atomic_path, make_folder
 from stformer.proof import Proof, observed, twin, write_report
 from stformer.report import Report
@@ -20,6 +20,7 @@ from stformer.trace import Probe
 from stformer.verify import compare, first_samples
 
 BACKENDS = ("cpu", "torch", "lava-sim")
+EXPORTS = {"nir": "digits.nir", "netx": "digits.netx", "onnx": "digits.onnx"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +71,12 @@ def demo(
         progress: gets (part, done, total, note) as training and runs go on.
 
     Raises:
-        Unavailable: a backend is missing; nothing has been trained then.
+        Unavailable: a backend or format is missing; nothing has been trained then.
     """
     for name in BACKENDS:
         deploy.available(name)
+    for name in EXPORTS:
+        export.available(name)
 
     def epoch_of(part: str) -> train.Report:
         def report(row: dict[str, Any]) -> None:
@@ -87,6 +90,7 @@ def demo(
         "run": out / "run",
         "model": out / "digits.stf",
         "samples": out / "digits-samples.npz",
+        **{name: out / file for name, file in EXPORTS.items()},
         "trace": out / "reference.trace",
         "report": out / "report.html",
         "json": twin(out / "report.html"),
@@ -101,6 +105,9 @@ def demo(
     compiled = compiling.compile_run(run, report=epoch_of("fine-tuning"))
     network = compiled.network
     storage.save(files["model"], network, provenance=compiled.provenance(chosen))
+    for name in EXPORTS:
+        say(f"exporting {name}, reading it back and comparing")
+        export.export(name, network, files[name])
     inputs, labels = data.load_inputs(chosen.data, network)
     with atomic_path(files["samples"]) as temporary, temporary.open("wb") as f:
         np.savez_compressed(f, inputs=inputs, labels=labels)

@@ -2,39 +2,33 @@
 
 A class is given when a population with exactly that fault, fed what the other run recorded for
 its sources, does exactly what the other run recorded for it; what fits nothing is unknown.
+Where several mistakes fit, the simplest gives the class and the others are told beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from stformer import fixedpoint as fx
+from stformer.decays import other_decays
+from stformer.linear import weights_explain
 from stformer.network import Input, IntArray, Lif, Network
-from stformer.replay import (
-    FAULTS,
-    Replayed,
-    arriving_parts,
-    delayed,
-    delays,
-    integrate,
-    total,
-)
+from stformer.orders import orders
+from stformer.replay import Replayed, arriving_parts, delayed, delays, integrate, total
 from stformer.report import Side
+from stformer.single import shared_numbers, single_weights
+from stformer.suspects import affordable, case_of, fits, is_record, suspects
 from stformer.trace import Trace
 
-REPLAYED = 16  # samples that a diagnosis looks at; the first that differ
-At = tuple[int, int, int]  # sample, step, flat neuron
+REPLAYED = 16  # differing samples that a diagnosis looks at, the first ones
+BESIDE = 8  # and samples that do not differ, which a suspect must not change
+TOLD = 3  # other explanations that are told
 
-_SAYS = {
-    "threshold tie": "it fires where the membrane meets the threshold exactly",
-    "wrap": "it does not wrap the current at 24 bits",
-    "clip": "it does not clip the membrane at 24 bits",
-    "decay rounding": "it rounds the membrane's decay down, not toward zero",
-    "reset": "it starts a sample with the states that the last one left",
-}
+At = tuple[int, int, int]  # sample, step, flat neuron
 
 
 def side(network: Network | None, name: str, trace: Trace, at: At) -> Side:
@@ -77,9 +71,22 @@ def is_itself_wrong(
         False when it does exactly what the definition does with the same spikes (so it was
         fed wrong ones); None for inputs and where the trace lacks a source.
     """
-    chosen = samples[:REPLAYED]
+    chosen = samples[: min(REPLAYED, affordable(network, name))]
     again = _replay(network, name, trace, chosen)
-    return None if again is None else not _is_record(again, name, trace, chosen)
+    return None if again is None else not is_record(again, name, trace, chosen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """A mistake that would do all that was recorded.
+
+    Attributes:
+        kind: its class.
+        detail: what the mistake is.
+    """
+
+    kind: str
+    detail: str
 
 
 def classify(
@@ -100,56 +107,90 @@ def classify(
         at: the first difference.
         samples: all samples of the population that differ.
     """
-    population = network[name]
-    if isinstance(population, Input):
-        return "unknown", "the two runs recorded different inputs"
-    chosen = samples[:REPLAYED]
-    itself = is_itself_wrong(network, name, other, chosen)
+    if isinstance(network[name], Input):
+        found = [Explanation(kind=k, detail=d) for k, d in _inputs(name, reference, other)]
+        return _told(found) if found else ("unknown", "the two runs recorded different inputs")
+    itself = is_itself_wrong(network, name, other, samples)
     if itself is None:
         return "unknown", f"{other.backend} did not record all sources of {name}"
     if not itself:
         return "fed different spikes", f"{name} does what it should with the spikes it was fed"
-    for shift in (1, -1):
-        if _is_shifted(reference.spikes[name], other.spikes[name], shift):
-            late = "late" if shift > 0 else "early"
-            return "delay offset", f"everything {name} sends is one step {late}"
-    for kind, detail, again, where in _suspects(network, name, other, chosen):
-        if _is_record(again, name, other, where):
-            return kind, detail
-    return _by_states(network, name, other, at)
+    found = explain(network, name, other, samples)
+    return _told(found) if found else ("unknown", _by_states(network, name, other, at))
 
 
-def _suspects(
-    network: Network, name: str, trace: Trace, chosen: npt.NDArray[np.intp]
-) -> Iterator[tuple[str, str, Replayed, npt.NDArray[np.intp]]]:
-    """(class, explanation, what the population would do, for which samples), one fault each."""
-    population = network[name]
-    for fault in FAULTS:
-        # States that a sample leaves behind are those of the sample just before it.
-        where = np.arange(chosen[-1] + 1)[:REPLAYED] if fault == "reset" else chosen
-        parts = arriving_parts(network, name, trace, where)
-        assert parts is not None
-        shape = (len(where), trace.steps, *population.shape)
-        a = total(network, name, parts, delays(network, name), shape)
-        yield fault, _SAYS[fault], integrate(population, a, fault), where
-    parts = arriving_parts(network, name, trace, chosen)
-    assert parts is not None
-    shape = (len(chosen), trace.steps, *population.shape)
-    right = delays(network, name)
-    for projection, delay in right.items():
-        for wrong in (delay + 1, delay - 1):
-            if wrong >= 0 or delay < 0:
-                a = total(network, name, parts, {**right, projection: wrong}, shape)
-                detail = f"projection {projection} has delay {wrong}, not {delay}"
-                yield "delay offset", detail, integrate(population, a), chosen
-    for projection in right:
-        a = total(network, name, parts, {k: d for k, d in right.items() if k != projection}, shape)
-        detail = f"projection {projection} is missing"
-        yield "weight difference", detail, integrate(population, a), chosen
+def explain(
+    network: Network, name: str, other: Trace, samples: npt.NDArray[np.intp]
+) -> list[Explanation]:
+    """All mistakes of a population that would do what a trace recorded, the simplest first.
+
+    Any decay, then weights of matrices and kernels, are looked at where nothing simpler fits.
+
+    Args:
+        network: what ran.
+        name: a population that computes, which is itself wrong in the trace.
+        other: the trace, with the population's sources.
+        samples: those where it is wrong; the first `REPLAYED` and some others are replayed.
+    """
+    case = case_of(network, name, other, _chosen(network, name, other, samples))
+    assert case is not None
+    found = [
+        Explanation(kind=s.kind, detail=s.detail) for s in suspects(case) if fits(s, name, other)
+    ]
+    found += [Explanation(kind=kind, detail=detail) for kind, detail in shared_numbers(case)]
+    for numbers in (other_decays, single_weights):
+        if not found:
+            found = [Explanation(kind=kind, detail=detail) for kind, detail in numbers(case)]
+    if not found and (detail := weights_explain(case)):
+        found = [Explanation(kind="weight difference", detail=detail)]
+    return found
 
 
-def _by_states(network: Network, name: str, trace: Trace, at: At) -> tuple[str, str]:
-    """What u alone tells: with these spikes coming in, a wrong current means wrong synapses.
+def _told(found: list[Explanation]) -> tuple[str, str]:
+    first, *others = found
+    if not others:
+        return first.kind, first.detail
+    words = "; ".join(e.detail for e in others[:TOLD])
+    more = f"; {len(others) - TOLD} more" if len(others) > TOLD else ""
+    return first.kind, f"{first.detail} (these would do the same: {words}{more})"
+
+
+def _chosen(
+    network: Network, name: str, trace: Trace, samples: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """Samples to replay, in order: those that differ, and some that must stay as they are."""
+    most = affordable(network, name)
+    some = samples[: min(REPLAYED, most)]
+    rest = np.setdiff1d(np.arange(trace.samples), samples)[: min(BESIDE, most - len(some))]
+    return np.sort(np.concatenate([some, rest]))
+
+
+def _inputs(name: str, reference: Trace, other: Trace) -> list[tuple[str, str]]:
+    """What one run's inputs are of the other's: the same in another order of axes or steps."""
+    right, wrong = reference.spikes[name], other.spikes[name]
+    found = [
+        ("input order", f"{name} is read {detail}")
+        for detail, read in orders(right.shape[2:])
+        if np.array_equal(read(right), wrong)
+    ]
+    if np.array_equal(right[:, ::-1], wrong):
+        found.append(("input order", f"the steps of {name} come in reverse"))
+    if sorted(map(_bytes, right)) == sorted(map(_bytes, wrong)):
+        found.append(("input order", "the samples are the same, in another order"))
+    for shift, word in ((1, "late"), (-1, "early")):
+        steps = right.shape[1] + min(shift, 0)
+        moved = delayed(right, shift)[:, :steps]
+        if moved.any() and np.array_equal(moved, wrong[:, :steps]):
+            found.append(("delay offset", f"everything {name} sends is one step {word}"))
+    return found
+
+
+def _bytes(sample: IntArray) -> bytes:
+    return np.ascontiguousarray(sample).tobytes()
+
+
+def _by_states(network: Network, name: str, trace: Trace, at: At) -> str:
+    """What is known where no mistake fits: where the current is not what its inputs make it.
 
     The step at which a neuron's spike is wrong may be later than the one at which its current
     was, so all steps of the sample up to it count.
@@ -157,20 +198,19 @@ def _by_states(network: Network, name: str, trace: Trace, at: At) -> tuple[str, 
     population = network[name]
     sample, step, _ = at
     if not isinstance(population, Lif) or name not in trace.u:
-        return "unknown", f"{name} itself differs; record states to learn more"
+        return f"{name} itself differs; record states to learn more"
     again = _replay(network, name, trace, np.array([sample]))
     assert again is not None
     assert again.u is not None
     off = trace.u[name][sample, : step + 1].astype(np.int64) - again.u[0, : step + 1]
     if not off.any():
-        return "unknown", "its current is right: bias, decay, threshold or reset differ"
+        return "its current is right: its bias, decay, threshold or reset differ"
     wrong = np.argwhere(off)[0]
     units = int(off[tuple(wrong)]) / (1 << fx.SHIFT)
     place = ", ".join(map(str, wrong[1:]))
     return (
-        "weight difference",
         f"the current of neuron [{place}] is off by {units:g} units of weight at step {wrong[0]}, "
-        "with these spikes coming in",
+        "with these spikes coming in"
     )
 
 
@@ -185,22 +225,3 @@ def _replay(
         return None
     shape = (len(samples), trace.steps, *population.shape)
     return integrate(population, total(network, name, parts, delays(network, name), shape))
-
-
-def _is_record(again: Replayed, name: str, trace: Trace, samples: npt.NDArray[np.intp]) -> bool:
-    """Whether a replay equals all that the trace recorded for a population."""
-    if not np.array_equal(again.spikes, trace.spikes[name][samples]):
-        return False
-    pairs = ((again.u, trace.u), (again.v, trace.v))
-    return all(
-        np.array_equal(array, record[name][samples])
-        for array, record in pairs
-        if array is not None and name in record
-    )
-
-
-def _is_shifted(reference: IntArray, other: IntArray, shift: int) -> bool:
-    """Whether `other` is `reference` one step late (1) or early (-1), and there is something."""
-    if shift > 0:
-        return bool(other[:, 1:].any()) and np.array_equal(delayed(reference, 1), other)
-    return bool(other[:, :-1].any()) and np.array_equal(reference[:, 1:], other[:, :-1])

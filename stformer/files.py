@@ -60,7 +60,7 @@ def atomic_folder(path: str | Path, mark: str) -> Iterator[Path]:
         InputError: the place cannot be written, or holds something else.
     """
     target = Path(os.path.realpath(path))
-    _check_folder(str(path), target, mark)
+    check_folder(str(path), target, mark)
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
     aside = temporary.with_suffix(".old")
     try:
@@ -82,7 +82,8 @@ def atomic_folder(path: str | Path, mark: str) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _check_folder(where: str, target: Path, mark: str) -> None:
+def check_folder(where: str, target: Path, mark: str) -> None:
+    """Raise InputError where `atomic_folder` would: before the work, and not after it."""
     if "\0" in where:
         raise InputError("output path", repr(where), "the path of a folder")
     if target.exists() and not target.is_dir():

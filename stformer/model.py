@@ -1,4 +1,4 @@
-"""STFormer, the spatial-temporal spiking transformer, and its baseline, from one code.
+"""STFormer, the spatial-temporal spiking transformer, its baseline, and a CNN, from one code.
 
 How each part of the paper is read: docs/model.md; every choice: `stformer.config`. Shape legend:
 T steps, B batch, C or D channels, H, W.
@@ -27,6 +27,7 @@ from stformer.nn import (
     StreamScale,
     TokenMean,
     TokenSum,
+    Weighted,
     conv_block,
     stream_block,
     temporal_block,
@@ -171,6 +172,13 @@ class STFormer(nn.Module):
         )
         self.stem_pool = Pool(3, c.stem_stride, 1) if pooled else None
         self.spatial = SpatialCore(c, neuron)
+        self.plain = c.kind == "cnn"
+        if not self.plain:
+            self._add_transformer(c, neuron)
+        self.head = Readout(c.width, c.classes)
+
+    def _add_transformer(self, c: STFormerConfig, neuron: Neuron) -> None:
+        """RPE, Temporal Core and blocks: what a plain chain of convolutions lacks."""
         skip = 0 if c.rpe_skip else None
         if self.scale is None:
             self.rpe: nn.Module = conv_block(c.width, c.width, 3, neuron, skip=skip)
@@ -206,7 +214,6 @@ class STFormer(nn.Module):
             self.pool: nn.Module = (
                 Fire(neuron, self.scale) if c.head_spikes else TokenMean(self.scale)
             )
-        self.head = Readout(c.width, c.classes)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -223,7 +230,10 @@ class STFormer(nn.Module):
         x = self.stem(x)
         if self.stem_pool is not None:
             x = self.stem_pool(x)
-        stream = self.rpe(self.spatial(x))
+        x = self.spatial(x)
+        if self.plain:
+            return self.head(x)
+        stream = self.rpe(x)
         for i, block in enumerate(self.blocks):
             assert isinstance(block, TransformerBlock)
             spikes = block.spikes(stream)
@@ -243,6 +253,9 @@ class STFormer(nn.Module):
 
 def quantise(model: STFormer) -> None:
     """Fold every norm and put every weight, bias and threshold on the chip's grid, in place."""
+    for module in model.modules():
+        if isinstance(module, Weighted):
+            module.least_bias_exp = model.config.bias_exp
     if model.scale is not None:
         model.scale.quantise()
     for name, module in model.named_modules():
@@ -252,4 +265,4 @@ def quantise(model: STFormer) -> None:
     if model.shortcut and isinstance(model.pool, TokenMean):
         ones = model.pool.quantise(model.tokens)
     model.head.quantise()
-    model.head.fix_bias(ones)
+    model.head.fix_bias(ones, model.config.bias_exp)

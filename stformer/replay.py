@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,8 @@ from stformer.network import (
     Relay,
     bias_of,
 )
+from stformer.rules import DEFINITION, Rules, States, step
 from stformer.trace import Trace
-
-# A neuron that breaks one rule of the definition, to see whether that explains a trace.
-Fault: TypeAlias = Literal["threshold tie", "wrap", "clip", "decay rounding", "reset"]
-FAULTS: tuple[Fault, ...] = ("threshold tie", "wrap", "clip", "decay rounding", "reset")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -163,14 +160,16 @@ def total(
     return a
 
 
-def integrate(population: Population, a_ST: Int64, fault: Fault | None = None) -> Replayed:
+def integrate(population: Population, a_ST: Int64, rules: Rules = DEFINITION) -> Replayed:
     """Give a population its arriving sums and see what it does, each sample from rest.
 
     Args:
         population: not an Input.
         a_ST: [S, T, *shape].
-        fault: break this rule of the definition: fire on >=, do not wrap, do not clip, round
-            the membrane's decay toward minus infinity, carry u and v into the next sample.
+        rules: what its neurons obey; what relays, graded populations and products do is fixed.
+
+    Returns:
+        No states where the rules keep fractions in them: records hold whole numbers.
     """
     if isinstance(population, Relay):
         return Replayed(arriving=a_ST, spikes=(a_ST >= 2).astype(np.int64))
@@ -180,37 +179,17 @@ def integrate(population: Population, a_ST: Int64, fault: Fault | None = None) -
         sent_: Int64 = fx.graded(a_ST, bias_of(population), population.shift)
         return Replayed(arriving=a_ST, spikes=sent_)
     assert isinstance(population, (Lif, Readout))
-    a = a_ST.reshape(1, -1, *a_ST.shape[2:]) if fault == "reset" else a_ST
-    u = np.zeros((len(a), *a.shape[2:]), np.int64)
+    a = a_ST.reshape(1, -1, *a_ST.shape[2:]) if rules.carry else a_ST
+    fractions = rules.rounding == "none"
+    u: States = np.zeros((len(a), *a.shape[2:]), np.float64 if fractions else np.int64)
     v = u
-    rows: list[tuple[Int64, Int64, Int64, Int64]] = []
+    rows: list[tuple[States, ...]] = []
     for t in range(a.shape[1]):
-        u, membrane = _subthreshold(population, u, v, a[:, t], fault)
-        spikes, v = membrane, membrane
-        if isinstance(population, Lif):
-            tie = (membrane == population.vth << fx.SHIFT) if fault == "threshold tie" else False
-            fired = fx.fire(membrane, population.vth)[0] | tie
-            spikes, v = fired.astype(np.int64), membrane * ~fired
+        spikes, u, v, membrane = step(population, rules, u, v, a[:, t], t % a_ST.shape[1])
         rows.append((spikes, u, v, membrane))
     s_, u_, v_, m_ = (np.stack(x, axis=1).reshape(a_ST.shape) for x in zip(*rows, strict=True))
+    if fractions:
+        return Replayed(arriving=a_ST, spikes=np.trunc(s_).astype(np.int64))
     return Replayed(
         arriving=a_ST, spikes=s_, u=u_ if isinstance(population, Lif) else None, v=v_, membrane=m_
     )
-
-
-def _subthreshold(
-    p: Lif | Readout, u: Int64, v: Int64, a: Int64, fault: Fault | None
-) -> tuple[Int64, Int64]:
-    """(u, v before threshold) after one step, by the definition or with one of its rules off."""
-    du, dv = (p.du, p.dv) if isinstance(p, Lif) else (fx.NO_CURRENT, 0)
-    bias = bias_of(p)
-    if fault == "wrap":
-        u_next = fx.current(u, a * 0, du) + (a << fx.SHIFT)
-    else:
-        u_next = fx.current(u, a, du)
-    if fault == "clip":
-        return u_next, fx.decay(v, dv) + u_next + bias
-    if fault == "decay rounding":
-        rounded_up = fx.decay(v, dv) * fx.DECAY_ONE > v * (fx.DECAY_ONE - dv)
-        return u_next, fx.membrane(v, u_next - rounded_up, dv, bias)
-    return u_next, fx.membrane(v, u_next, dv, bias)

@@ -25,7 +25,9 @@ from stformer.network import (
     Network,
     OneToOne,
     Operand,
+    Population,
     Product,
+    Projection,
     Readout,
     Relay,
     SumTokens,
@@ -349,3 +351,21 @@ def one_of_each(**changes: dict[str, Any]) -> Network:
     assert set(changes) <= {i.name for i in items}
     items = [replace(i, **changes.get(i.name, {})) for i in items]
     return Network(name="n", steps=4, populations=tuple(items[:9]), projections=tuple(items[9:]))
+
+
+def side_by_side(networks: list[Network], steps: int) -> Network:
+    """One network of many that have nothing to do with each other: a backend starts once."""
+    populations: list[Population] = []
+    projections: list[Projection] = []
+    for i, network in enumerate(networks):
+        populations += [replace(p, name=f"{i}.{p.name}") for p in network.populations]
+        projections += [
+            replace(p, name=f"{i}.{p.name}", pre=f"{i}.{p.pre}", post=f"{i}.{p.post}")
+            for p in network.projections
+        ]
+    return Network(
+        name="many",
+        steps=steps,
+        populations=tuple(populations),
+        projections=tuple(projections),
+    )

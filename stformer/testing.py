@@ -288,6 +288,7 @@ def mutants(network: Network, seed: int = 0) -> Iterator[Mutant]:
         given inputs; compare its reference trace to know.
     """
     rng = np.random.default_rng(seed)
+    recurrent = {p.name for p in network.recurrent}
     for p in network.projections:
         relayed = isinstance(network[p.post], Relay)
         for step in (1, -1):
@@ -296,7 +297,8 @@ def mutants(network: Network, seed: int = 0) -> Iterator[Mutant]:
                 what = f"one weight of {p.name} by {step:+d}"
                 if weight is not None:
                     yield what, (p.post,), _with(network, replace(p, weight=weight))
-            if min(p.delay, 0) <= p.delay + step <= (1 if relayed else fx.DELAY_RANGE[1]):
+            least = 1 if p.name in recurrent else min(p.delay, 0)
+            if least <= p.delay + step <= (1 if relayed else fx.DELAY_RANGE[1]):
                 what = f"delay of {p.name} by {step:+d}"
                 yield what, (p.post,), _with(network, replace(p, delay=p.delay + step))
         if isinstance(p, (Dense, Conv)):

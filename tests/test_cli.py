@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
     ("words", "parts"),
     [
         ([], ["no command", "verify"]),
-        (["vrify"], ["'vrify'", "info, export, run, verify", "Did you mean 'verify'?"]),
+        (["vrify"], ["'vrify'", "info, export, import, run, verify", "Did you mean 'verify'?"]),
         (["xyzzy"], ["'xyzzy'"]),
         (["--verison"], ["'--verison'", "Did you mean '--version'?"]),
         (["run", "--bakend", "cpu"], ["stformer run", "did you mean '--backend'?"]),
@@ -263,6 +263,7 @@ def test_targets_say_why_not(call: Call, monkeypatch: pytest.MonkeyPatch) -> Non
     try:
         found = {t["name"]: t for t in call.json("targets")["targets"]}
         out = call("targets")[1]
+        alone = call.json("targets", "fake", code=3)
     finally:
         del deploy.BACKENDS["broken-import"]
     assert list(found)[:6] == ["reference", "cpu", "torch", "onnx", "lava-sim", "lava-sim-fast"]
@@ -271,6 +272,9 @@ def test_targets_say_why_not(call: Call, monkeypatch: pytest.MonkeyPatch) -> Non
     assert found["fake"]["get"] == "pip install chip"
     assert "cannot be imported" in found["broken-import"]["why"]
     assert "pip install chip" in out
+    assert [t["name"] for t in alone["targets"]] == ["fake"] and alone["formats"] == []
+    assert call.json("targets", "onnx")["formats"][0]["name"] == "onnx"
+    assert "'lava'" in call.fails("targets", "lava")
 
 
 @pytest.mark.parametrize("name", ["targets", "datasets", "recipes", "info"])

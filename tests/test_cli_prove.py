@@ -165,6 +165,9 @@ def test_scales_for_all_inputs(preset: str, monkeypatch: pytest.MonkeyPatch) -> 
     sums = {c.name: r.largest for c in after.populations for r in c.registers if r.what == "sum"}
     enough = [sums[c.name] > limit / 2.5 for c in before.open]
     assert all(enough) if preset == "hw" else any(enough)
+    fit(model, room=0.5)
+    roomy = overflow.prove(lower_stformer(model))
+    assert all(r.largest <= r.limit / 2 for c in roomy.populations for r in c.registers)
 
 
 @needs_training

@@ -197,33 +197,6 @@ def test_commands_take_a_cluster(
 # --- batch systems ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("", "no table"),
-        ("slurm = 3", "no table"),
-        ("[slurm]\npartitoin = 'a'", "unknown key"),
-        ("[slurm]\nworkers = 'two'", "type int"),
-        ("[slurm]\nworkers = true", "type int"),
-        ("[slurm]\nworkers = 0", "1...4096"),
-        ("[slurm]\npartition = 'a; rm'", "letters"),
-        ("[slurm]\npartition = '$(id)'", "letters"),
-        ('[slurm]\npartition = "a\\nb"', "letters"),
-        ("[slurm]\ndirectives = ['--gres=x', '`id`']", "letters"),
-        ("[slurm]\ndirectives = [3]", "texts"),
-        ("[slurm", "cannot be read"),
-    ],
-)
-def test_site_files_are_checked(text: str, part: str, tmp_path: Path) -> None:
-    (tmp_path / "site.toml").write_text(text)
-    with pytest.raises(InputError, match=part.replace("...", r"\.\.\.")):
-        cluster.read_site(str(tmp_path / "site.toml"))
-
-
-def test_a_site_file() -> None:
-    assert cluster.Site(partition="loihi", directives=("--gres=loihi:1",)).workers == 1
-
-
 def stand_in(
     folder: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str, scancel: str = "true"
 ) -> None:

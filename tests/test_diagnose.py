@@ -11,9 +11,20 @@ import pytest
 
 from stformer.diagnose import classify, is_itself_wrong
 from stformer.errors import InputError
-from stformer.network import Dense, Input, IntArray, Lif, Network, Readout, Relay, no_bias
+from stformer.network import (
+    Dense,
+    Input,
+    IntArray,
+    Lif,
+    Network,
+    OneToOne,
+    Readout,
+    Relay,
+    no_bias,
+)
 from stformer.passes import replace_network, schedule
-from stformer.replay import FAULTS, Fault, integrate, replay
+from stformer.replay import integrate, replay
+from stformer.rules import BROKEN
 from stformer.testing import mutants, sample_network
 from stformer.testing_traces import NETWORKS, changed, frames_for, posing, run, without
 from stformer.trace import Trace
@@ -32,8 +43,8 @@ def test_dropped_projections_and_delays_are_classified(name: str) -> None:
         first = compare(reference, posing(run(mutant, inputs), reference), network).first
         if first is not None:
             seen.add(first.kind)
-            assert first.kind in ("weight difference", "delay offset"), f"{what}: {first}"
-    assert seen == {"weight difference", "delay offset"}
+            assert first.kind in ("missing projection", "delay offset"), f"{what}: {first}"
+    assert seen == {"missing projection", "delay offset"}
 
 
 # --- replay -------------------------------------------------------------------------------
@@ -69,56 +80,66 @@ def test_replay_says_what_it_lacks(attention: tuple[Network, Trace]) -> None:
 # --- classes --------------------------------------------------------------------------------
 
 
-def _one_neuron_kind(fault: Fault) -> tuple[Network, IntArray]:
-    """A network whose inputs make that very rule matter, and its inputs [S, T, n]."""
+RULES = {
+    (kind, detail): rules for kind, group in BROKEN.items() for detail, rules in group.items()
+}
+
+
+def _sensitive(kind: str) -> tuple[Network, IntArray]:
+    """A network whose inputs make the rules of a class matter, and its inputs [S, T, n]."""
     rng = np.random.default_rng(0)
-    inputs = rng.integers(0, 2, (3, 6, 12))
-    weight, more = rng.integers(-9, 10, (5, 12)).astype(np.int8), {"vth": 7, "dv": 1000}
-    match fault:
+    inputs = rng.integers(0, 2, (12, 40, 12))
+    weight, exp = rng.integers(-9, 10, (80, 12)).astype(np.int8), 0
+    more: dict[str, Any] = {"vth": 7, "dv": 300, "du": 700}
+    match kind:
+        case "decay":  # one part in 4096 shows in large numbers
+            weight, more, exp = weight + 2, {"vth": 1500, "dv": 100, "du": 400}, 4
         case "threshold tie":
-            weight, more = np.full((5, 12), 2, np.int8), {"vth": 12, "dv": 4095}
+            weight, more = np.full_like(weight, 2), {"vth": 12, "dv": 4095}
         case "wrap":
-            weight, more = np.full((5, 12), 127, np.int8), {"vth": 100000, "dv": 4095}
+            weight, more, exp = np.full_like(weight, 127), {"vth": 100000, "dv": 4095}, 7
+            weight[40:] = -128  # eight of them are 2^23 exactly
         case "clip":  # v falls over the edge, and from there climbs to another place
-            weight, more = np.full((5, 12), 127, np.int8), {"vth": 131071, "dv": 0}
+            weight, more, exp = np.full_like(weight, 127), {"vth": 131071, "dv": 0}, 6
             weight[:, :6] *= -1
-            inputs[:, :3], inputs[:, 3:] = np.arange(12) < 6, np.arange(12) >= 6
-        case "decay rounding":
-            more = {"vth": 1, "dv": 3}
-        case "reset":
-            more = {"vth": 30, "dv": 100}
-    exp = {"wrap": 7, "clip": 6}.get(fault, 0)
+            inputs[:, :4], inputs[:, 4:] = np.arange(12) < 6, np.arange(12) >= 6
+        case "reset" | "bias":
+            more = {"vth": 10, "dv": 100, "du": 2000}
+    bias = np.full(80, 300) if kind == "bias" else no_bias((80,))
     populations = (
         Input(name="x", shape=(12,)),
-        Lif(name="p", shape=(5,), bias_mant=no_bias((5,)), **more),
-        Readout(name="out", shape=(5,), bias_mant=no_bias((5,))),
+        Lif(name="p", shape=(80,), bias_mant=bias, **more),
+        Readout(name="out", shape=(80,), bias_mant=no_bias((80,))),
     )
     projections = (
         Dense(name="x>p", pre="x", post="p", weight=weight, weight_exp=exp),
-        Dense(name="p>out", pre="p", post="out", weight=np.eye(5, dtype=np.int8)),
+        OneToOne(name="p>out", pre="p", post="out", weight=1),
     )
-    network = Network(name="n", steps=6, populations=populations, projections=projections)
+    network = Network(name="n", steps=40, populations=populations, projections=projections)
     return schedule(network), inputs
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_broken_rule_is_recognised(fault: Fault) -> None:
-    network, inputs = _one_neuron_kind(fault)
+@pytest.mark.parametrize("states", [True, False])
+@pytest.mark.parametrize(("kind", "detail"), RULES, ids=lambda x: x.replace(" ", "-"))
+def test_a_broken_rule_is_recognised(kind: str, detail: str, states: bool) -> None:
+    rules = RULES[kind, detail]
+    network, inputs = _sensitive(kind)
     trace = run(network, inputs)
     p = network["p"]
-    broken = integrate(p, replay(network, "p", trace).arriving, fault)
-    assert broken.u is not None
-    assert broken.v is not None
+    broken = integrate(p, replay(network, "p", trace).arriving, rules)
     other = replace(
         trace,
         backend="broken",
         spikes={**trace.spikes, "p": broken.spikes.astype(np.uint8)},
-        u={**trace.u, "p": broken.u.astype(np.int32)},
-        v={**trace.v, "p": broken.v.astype(np.int32)},
+        u={} if broken.u is None else {**trace.u, "p": broken.u.astype(np.int32)},
+        v={} if broken.v is None else {**trace.v, "p": broken.v.astype(np.int32)},
     )
-    report = compare(trace, other, network, states=True)
-    assert report.first is not None
-    assert (report.first.population, report.first.kind) == ("p", fault)
+    if not states:
+        trace, other = replace(trace, u={}, v={}), replace(other, u={}, v={})
+    first = compare(trace, other, network).first
+    assert first is not None
+    assert first.population == "p"
+    assert (first.kind, detail in first.detail) == (kind, True), first.detail
 
 
 def test_an_unbroken_rule_changes_nothing(attention: tuple[Network, Trace]) -> None:
@@ -148,24 +169,27 @@ def test_a_weight_shows_in_the_current(attention: tuple[Network, Trace]) -> None
     network, _ = attention
     inputs = frames_for(network, 3, seed=1)
     reference = run(network, inputs)
-    seen = 0
+    seen = blind = 0
     for what, _, mutant in mutants(network):
         other = posing(run(mutant, inputs), reference)
         if not what.startswith("one weight") or compare(reference, other, network).equivalent:
             continue
-        sign = "" if "+1" in what else "-"  # shared weights add up
         for states in (True, False):
             first = compare(reference, other, network, states=states).first
             assert first is not None, what
             if first.kind == "weight difference":  # a weight of 1 that becomes 0 is "missing"
                 seen += 1
-                assert re.search(rf"off by {sign}[1-9]\d* units of weight", first.detail), what
+                old, new = map(int, re.findall(r" is (-?\d+), not (-?\d+)$", first.detail)[0])
+                assert (old > new) == ("+1" in what), what
                 assert first.reference.arriving == first.other.arriving
         bare, bare_other = (replace(trace, u={}, v={}) for trace in (reference, other))
         first = compare(bare, bare_other, network).first
         assert first is not None
-        assert first.kind != "weight difference" or "missing" in first.detail
+        if first.kind == "weight difference":
+            blind += 1  # from spikes alone
+            assert re.search(r" is -?\d+, not -?\d+$", first.detail)
     assert seen
+    assert blind
 
 
 def test_wrong_inputs_of_a_backend_are_not_its_neurons_fault(

@@ -182,14 +182,38 @@ def test_export_from_the_command_line(
     plain = call.json("export", model, "--to", "text", "-o", out)
     assert plain["digest"] == storage.load(model).digest()
     assert plain["files"].keys() == {"a.txt"} and len(plain["notes"]) > 1
+    assert "--to nir" in call.fails("export", model, "--to", "text", "--allow-extensions")
     assert "--to onnx" in call.fails("export", model, "--to", "text", "--step")
     assert "another name" in call.fails("export", model, "--to", "text", "-o", model)
     assert "'nri'" in call.fails("export", model, "--to", "nri", "-o", out)
 
 
-def test_reading_takes_what_the_manifest_names(text: type[Text], tmp_path: Path) -> None:
-    (tmp_path / MANIFEST).write_text('{"format": "text"}')
-    assert export.read(tmp_path).info == {"producer": "a test"}
+def test_import_from_the_command_line(text: type[Text], call: Call, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "m.stf"
+    folder.mkdir()
+    (folder / MANIFEST).write_text('{"format": "text"}')
+    plain = call.json("import", folder, "-o", out)
+    assert plain["digest"] == storage.load(out).digest()
+    assert storage.load_document(out).provenance["imported"] == {"producer": "a test"}
+    assert plain["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--steps", "0"], ["--steps", "positive"]),
+        (["--dt", "nan"], ["--dt", "positive"]),
+        (["--dt", "inf"], ["--dt", "positive"]),
+        (["--shape", "2,-3"], ["--shape", "whole numbers"]),
+        (["--shape", "1,2,3,4"], ["--shape", "1 to 3"]),
+    ],
+)
+def test_import_refuses_bad_flags(
+    words: list[str], parts: list[str], call: Call, tmp_path: Path
+) -> None:
+    message = call.fails("import", tmp_path / "x.nir", "-o", tmp_path / "m.stf", *words)
+    assert all(part in message for part in parts), message
+    assert not (tmp_path / "m.stf").exists()
 
 
 def hdf5_of(path: Path, **datasets: Any) -> Path:

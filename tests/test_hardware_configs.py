@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from stformer import fixedpoint as fx
 from stformer import hardware_configs
 from stformer.errors import InputError
 from stformer.hardware_configs.schema import BASES
+from stformer.hardware_configs.write import to_toml
 from stformer.testing_cli import Call
 
 TARGETS = [
@@ -45,6 +48,16 @@ def test_the_targets_are_these_and_load() -> None:
             assert value.basis in BASES
             assert len(value.source) > 5, value
             assert value.key.split(".")[1] == value.key.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("name", [*TARGETS, "mine"])
+def test_a_target_is_written_as_one_file(name: str, tmp_path: Path) -> None:
+    text = OWN.replace("label on", 'a \\"label\\" on \U0001f600\\u007f')
+    target = hardware_configs.load(own(tmp_path, text) if name == "mine" else name)
+    (tmp_path / "whole.toml").write_text(to_toml(target), "utf-8")
+    again = hardware_configs.load(tmp_path / "whole.toml")
+    assert replace(again, files=target.files) == target
+    assert again.files == (str(tmp_path / "whole.toml"),)
 
 
 def test_boards_differ_in_what_their_files_say_only() -> None:
@@ -164,8 +177,9 @@ def test_files_that_are_none(text: str, found: str, tmp_path: Path) -> None:
 def test_no_such_target() -> None:
     with pytest.raises(InputError, match="Did you mean 'loihi2-oheo-gulch'"):
         hardware_configs.load("loihi2-oheo")
-    with pytest.raises(InputError, match=r"no 'nowhere\.toml'"):
-        hardware_configs.load("nowhere.toml")
+    for name in ("nowhere.toml", "", "../loihi1-nahuku", "read.py", "."):
+        with pytest.raises(InputError, match=f"no '{re.escape(name)}'"):
+            hardware_configs.load(name)
 
 
 def test_stformer_targets_lists_them(call: Call) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import hypothesis.strategies as st
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +28,7 @@ from stformer.network import (
     conv_output,
     no_bias,
 )
+from stformer.samples import side_by_side
 from stformer.testing import SAMPLES, assert_traces_equal, inputs_for, networks, sample_network
 from stformer.trace import Inputs, Probe, Trace
 
@@ -265,24 +264,6 @@ def test_edges_of_the_arithmetic() -> None:
     assert full > fx.STATE_MAX
     assert trace.u["wraps"].max() <= fx.STATE_MAX
     assert (np.sign(trace.u["wraps"][0]) == -1).any(), "a positive sum that wrapped"
-
-
-def side_by_side(networks: list[Network], steps: int) -> Network:
-    """One network of many that have nothing to do with each other."""
-    populations: list[Population] = []
-    projections: list[Projection] = []
-    for i, network in enumerate(networks):
-        populations += [replace(p, name=f"{i}.{p.name}") for p in network.populations]
-        projections += [
-            replace(p, name=f"{i}.{p.name}", pre=f"{i}.{p.pre}", post=f"{i}.{p.post}")
-            for p in network.projections
-        ]
-    return Network(
-        name="many",
-        steps=steps,
-        populations=tuple(populations),
-        projections=tuple(projections),
-    )
 
 
 @needs_lava

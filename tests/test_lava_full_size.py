@@ -47,6 +47,12 @@ def test_the_documented_figures_are_those_of_the_report() -> None:
         assert f"| {row['lava_peak_gib']:.1f} |" in line
 
 
+def test_the_script_starts() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--models" in done.stdout, done.stderr
+
+
 @pytest.mark.slow
 def test_the_preset_hw_again(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed")

@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
 
-from stformer import hardware_configs, storage
+from stformer import deploy, hardware_configs, storage
+from stformer.deploy.chip_energy import estimates, load_of
 from stformer.deploy.demand import demands, scaled
+from stformer.deploy.energy import activity
 from stformer.deploy.mapping import Mapped, map_network
 from stformer.deploy.rules import RULES
+from stformer.deploy.traffic import flows
 from stformer.hardware_configs import Hardware
 from stformer.network import (
     Conv,
@@ -28,10 +32,12 @@ from stformer.network import (
     Population,
     Projection,
     Readout,
+    neurons,
     no_bias,
 )
 from stformer.passes import assign_latency, replace_network, schedule
 from stformer.samples import SAMPLES, recurrent_network, sample_network
+from stformer.testing import inputs_for, networks
 from stformer.testing_cli import Call, write_model
 
 CHIP = hardware_configs.load("loihi2-oheo-gulch")
@@ -219,6 +225,24 @@ def test_every_kind_maps_on_every_target(name: str) -> None:
         assert bool(mapped.places) == (target != "cpu-sim")
 
 
+@given(networks())
+def test_any_network_maps_and_costs_something(net: Network) -> None:
+    frames = inputs_for(net, 1, np.random.default_rng(0))
+    seen = activity(net, [deploy.run("cpu", net, frames)])
+    for name in ("loihi2-oheo-gulch", "loihi1-nahuku"):
+        mapped = map_network(net, hardware_configs.load(name))
+        assert len(mapped.places) == len(net.populations)
+        load = load_of(net, mapped, seen)
+        for q, flow in zip(net.projections, flows(net, mapped, seen), strict=True):
+            cores = next(p.cut.cores for p in mapped.places if p.demand.population == q.post)
+            assert cores is not None
+            sent = float(seen.sent[q.pre].sum())
+            assert 0 <= flow.messages <= sent * cores + 1e-6
+            assert flow.synops <= sent * neurons(net[q.post]) * 64
+        for estimate in estimates(load, mapped):
+            assert estimate.total > 0 and estimate.step > 0
+
+
 def test_populations_follow_each_other_on_cores() -> None:
     mapped = map_network(pixels(width=5000), CHIP)
     first, second = mapped.places
@@ -254,6 +278,11 @@ def test_scaling_keeps_inputs_and_classes() -> None:
     less = {d.population: d for d in scaled(demands(head()), side=Fraction(1, 2))}
     assert less["y"].shape == (384, 4, 4)
     assert less["head"].fans[0].taps == 16
+    rows = replace(demands(head())[2].fans[0], taps=16, reach=(2, 8), stride=(2, 8))
+    shares = replace(demands(head())[2], shape=(10, 4, 1), fans=(rows,))
+    (fewer,) = scaled((shares,), side=Fraction(1, 2))
+    assert (fewer.shape, fewer.fans[0].taps) == ((10, 2, 1), 8)
+    assert fewer.fans[0].stride == fewer.fans[0].reach == (2, 4)
 
 
 def test_the_command_says_what_fits(call: Call) -> None:

@@ -181,9 +181,35 @@ def test_groups_take_their_own_sources() -> None:
     assert (x["b"].low.ravel().tolist(), x["b"].high.ravel().tolist()) == ([0, -600], [303, 0])
 
 
+def test_a_channel_is_as_wide_as_its_widest_neuron() -> None:
+    bias = np.array([-128, 64, 640]).reshape(1, 1, 3)
+    network = Network(
+        name="wide",
+        steps=2,
+        populations=(
+            Input(name="in", shape=(1, 1, 3)),
+            Graded(name="x", shape=(1, 1, 3), bias_mant=bias),
+            lif("a", (1, 1, 3), 1),
+        ),
+        projections=(
+            link(OneToOne, "in", "x", weight=1),
+            link(Conv, "x", "a", weight=np.array([[[[1, -1, 0]]]]), padding=(0, 1)),
+        ),
+    )
+    assert bounds(network).sums["a"].ends == (-2 - 11, 11 + 2)
+    assert bounds(network).sums["a"].low.shape == (1, 1, 1)
+
+
+def test_products_add_up_head_by_head() -> None:
+    """Of spikes: as many terms as a head has channels, then as there are tokens."""
+    claims = prove(testing.sample_network("product"))
+    assert held(claims, "scores") == {"v": (0, 2)}
+    assert held(claims, "mix") == {"v": (0, 6 * 2)}
+
+
 def test_readouts_add_up_over_the_sample() -> None:
     kernel = np.full((1, 4), 127)
-    for steps, proven in ((64, True), (65, True), (258, True), (259, False)):
+    for steps, proven in ((64, True), (65, True), (258, True), (259, False), (300, False)):
         out = Readout(name="out", shape=(1,), bias_mant=no_bias((1,)))
         network = one_layer(link(Dense, "in", "out", weight=kernel), out, steps, shape=(4,))
         claims = prove(network)
@@ -221,14 +247,15 @@ def test_currents_that_pile_up_wrap_in_the_end() -> None:
 
 
 def test_a_negative_membrane_has_no_reset() -> None:
-    """Inhibition piles up where excitation fires: 24 bits last for five steps of -32,767."""
+    """Inhibition piles up where excitation fires: 24 bits last for four steps of -32,767."""
     post = lif("a", (1,), 100, 0)
     network = one_layer(
         link(OneToOne, "in", "a", weight=-1), post, 4, shape=(1,), high=fx.ACCUMULATOR_MAX
     )
     assert held(prove(network), "a")["v"] == (-4 * fx.ACCUMULATOR_MAX << fx.SHIFT, 0)
-    claims = prove(replace(network, steps=5))
+    claims = prove(replace(network, steps=9))  # it clips at each step from the fifth
     assert [r.what for c in claims.open for r in c.exceeding] == ["v"]
+    assert held(claims, "a")["v"] == (-LARGEST - (fx.ACCUMULATOR_MAX << fx.SHIFT), 0)
 
 
 def test_sums_no_number_can_hold_are_not_proven() -> None:

@@ -19,7 +19,8 @@ from stformer.verify import compare
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- support matrix: begin -->\n", "<!-- support matrix: end -->\n"
-COLUMNS = ("cpu", "onnx", "lava-sim")  # networks of any make; `torch` is STFormer's own module
+# Networks of any make; `torch` is STFormer's own module.
+COLUMNS = ("cpu", "onnx", "lava-sim", "lava-sim-fast")
 ROWS = [c.__name__ for c in (*POPULATIONS, *PROJECTIONS)]
 STATELESS = ("onnx",)  # give out no u and v
 

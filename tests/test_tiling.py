@@ -6,7 +6,7 @@ import pytest
 
 from stformer import hardware_configs
 from stformer.deploy.demand import Demand, Fan
-from stformer.deploy.tiling import RESOURCES, Load, Tile, cut, limits, load
+from stformer.deploy.tiling import RESOURCES, Load, Tile, _divisors, _shares, cut, limits, load
 
 CHIP = hardware_configs.load("loihi2-oheo-gulch")
 OLD = hardware_configs.load("loihi1-nahuku")
@@ -135,3 +135,17 @@ def test_what_fits_on_no_core_says_what_one_neuron_needs() -> None:
 def test_a_simulator_has_room() -> None:
     found = cut(hardware_configs.load("cpu-sim"), dense(10**6, 10**6))
     assert found.cores == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 12, 97, 360])
+def test_sizes_that_tiles_may_have(n: int) -> None:
+    assert _divisors(n) == [i for i in range(1, n + 1) if n % i == 0]
+    assert _shares(n) == sorted({-(-n // k) for k in range(1, n + 1)}, reverse=True)
+
+
+@pytest.mark.parametrize("shape", [(2**26, 1, 1), (1, 2**13, 2**13), (2**13, 1, 2**13)])
+def test_the_largest_populations_are_cut_in_no_time(shape: tuple[int, int, int]) -> None:
+    demand = Demand(population="y", kind="Lif", shape=shape, flat=False, fans=())
+    found = cut(CHIP, demand)
+    assert found.cores is not None and found.least is not None
+    assert 2**26 / 4095 <= found.least <= found.cores

@@ -60,8 +60,13 @@ COMMANDS: dict[str, Command] = {
         "stformer info model.stf",
     ),
     "export": Command(
-        "write a model for other software (ONNX), read back and run before it is done",
-        "stformer export --to onnx -o digits.onnx",
+        "write a model for other software (NIR, netx, ONNX), read back before it is done",
+        "stformer export --to nir -o digits.nir",
+    ),
+    "import": Command(
+        "make a model of a NIR graph or netx file that other software wrote",
+        "stformer import graph.nir --steps 32 -o graph.stf",
+        "stformer.cli.imports",
     ),
     "run": Command(
         "run a model on a backend: accuracy, firing rates, speed; saves the trace",
@@ -82,6 +87,14 @@ COMMANDS: dict[str, Command] = {
     "prove": Command(
         "bound every sum, current and membrane over all inputs: overflow ruled out, or where not",
         "stformer prove --samples 16",
+    ),
+    "bundle": Command(
+        "all that a laboratory needs, in one folder bound by SHA-256",
+        "stformer bundle --hardware loihi2-kapoho-point -o bundle",
+    ),
+    "deploy": Command(
+        "the laboratory's side: check a bundle, make the script that runs it",
+        "stformer deploy bundle --site site.toml -o run.sh",
     ),
     "plot": Command(
         "pictures: feature maps, spike rasters, firing rates, attention gates, training curves",

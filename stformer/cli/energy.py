@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from stformer.cli.common import add_data, add_model, emit, load_data, load_model, note
-from stformer.cli.hardware import add_hardware, assumptions_text, load_hardware, plain_value
+from stformer.cli.hardware import add_hardware, assumptions_text, load_hardware
 from stformer.cli.parser import UsageError
 from stformer.cli.progress import Progress
 
@@ -122,7 +122,7 @@ def describe(paper: PaperEnergy, seen: Activity, source: str) -> dict[str, Any]:
 
 def _chip(load: Load, found: list[Estimate], mapped: Mapped) -> dict[str, Any]:
     return {
-        "fits": not mapped.stuck,
+        "fits": mapped.fits,
         "synops": load.synops,
         "neuron_updates": load.updates,
         "messages": load.messages,
@@ -138,7 +138,7 @@ def _chip(load: Load, found: list[Estimate], mapped: Mapped) -> dict[str, Any]:
                 "step_seconds": e.step,
                 "sample_seconds": e.sample,
                 "slowest": e.slowest or None,
-                "values": [plain_value(v) for v in e.used],
+                "values": [v.plain() for v in e.used],
             }
             for e in found
         ],
@@ -187,8 +187,8 @@ def _text(plain: dict[str, Any], paper: PaperEnergy, found: list[Estimate], mapp
         ),
         *(f"{e.name}: {e.about}" for e in found),
     ]
-    if mapped.stuck:
-        lines.append("the network does not fit, see `stformer map`: as if there were room")
+    if not mapped.fits:
+        lines.append("the network does not fit (`stformer map` says why): as if it did")
     used = {v.key: v for e in found for v in e.used}
     system = mapped.hardware.system
     if system is not None:

@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL", nargs="?", help="an .stf file; the packaged model by default"
     )
     parser.add_argument(
-        "--to", metavar="FORMAT", required=True, help="nir or onnx; `stformer targets` lists them"
+        "--to",
+        metavar="FORMAT",
+        required=True,
+        help="nir, netx (lava-dl) or onnx; `stformer targets` lists them",
     )
     parser.add_argument(
         "-o",
@@ -42,10 +45,12 @@ def run(args: argparse.Namespace) -> int:
     from stformer.errors import InputError
     from stformer.storage import load
 
-    if args.step and args.to != "onnx":
-        raise InputError("--step", f"with --to {args.to}", "--to onnx")
-    if args.allow_extensions and args.to != "nir":
-        raise InputError("--allow-extensions", f"with --to {args.to}", "--to nir")
+    for flag, given, format_ in (
+        ("--allow-extensions", args.allow_extensions, "nir"),
+        ("--step", args.step, "onnx"),
+    ):
+        if given and args.to != format_:
+            raise InputError(flag, f"with --to {args.to}", f"--to {format_}")
     if args.output and args.model and _same(args.output, args.model):
         raise InputError(args.output, "the same path as the model", "another name")
     network = load(args.model)

@@ -30,17 +30,6 @@ def load_hardware(args: argparse.Namespace) -> Hardware:
     return hardware_configs.load(args.hardware)
 
 
-def plain_value(value: Value[Any]) -> dict[str, Any]:
-    """A number of a target as plain data."""
-    return {
-        "key": value.key,
-        "value": list(value.value) if isinstance(value.value, tuple) else value.value,
-        "unit": value.unit,
-        "basis": value.basis,
-        "source": value.source,
-    }
-
-
 def assumptions_text(values: Iterable[Value[Any]], what: str) -> str:
     """The assumptions among the numbers that a result depends on, as a table."""
     from stformer.report import table

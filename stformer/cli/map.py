@@ -10,7 +10,6 @@ from stformer.cli.hardware import (
     add_hardware,
     assumptions_text,
     load_hardware,
-    plain_value,
     shown,
 )
 
@@ -38,100 +37,19 @@ def run(args: argparse.Namespace) -> int:
 
         style.check_format(args.picture)
         check_output(args.picture, args.model)
-    from stformer.deploy.mapping import map_network
+    from stformer.deploy.mapping import map_network, measured_sums, to_json
     from stformer.storage import load_document
 
     document = load_document(args.model)
-    found = map_network(
-        document.network, load_hardware(args), sums=_sums(document.provenance, document.network)
-    )
+    sums = measured_sums(document.network, document.provenance)
+    found = map_network(document.network, load_hardware(args), sums=sums)
     if args.picture:
         from stformer.plot import chips, save
 
         save(chips(found), args.picture)
-    plain = describe(found) | {"picture": args.picture}
+    plain = to_json(found) | {"picture": args.picture}
     emit(args, plain, _text(found, verbose=args.verbose))
     return 0 if found.fits else 1
-
-
-def _sums(provenance: dict[str, object], network: Any) -> dict[str, int]:
-    """Largest arriving sums that compiling measured, as far as the file has them."""
-    measured = provenance.get("largest_sums")
-    if not isinstance(measured, dict):
-        return {}
-    return {
-        name: value
-        for name, value in measured.items()
-        if name in network and isinstance(value, int)
-    }
-
-
-def describe(found: Mapped) -> dict[str, Any]:
-    """Everything that `stformer map` tells, as plain data."""
-    from stformer.deploy.rules import RULES, used_by
-    from stformer.deploy.tiling import ASSUMED
-
-    hardware = found.hardware
-    return {
-        "network": found.network,
-        "digest": found.digest,
-        "hardware": hardware.name,
-        "files": list(hardware.files),
-        "fits": found.fits,
-        "cores": found.cores,
-        "cores_at_least": found.least,
-        "cores_there": found.there,
-        "chips": found.chips,
-        "populations": [_place(p) for p in found.places],
-        "rules": [
-            {
-                "name": r.name,
-                "checks": r.checks,
-                "values": [plain_value(v) for v in used_by(r, hardware)],
-                "findings": sum(f.rule == r.name for f in found.findings),
-            }
-            for r in RULES
-        ],
-        "findings": [
-            {
-                "rule": f.rule,
-                "severity": f.severity,
-                "where": f.where,
-                "found": f.found,
-                "allowed": f.allowed,
-                "do": f.do,
-            }
-            for f in found.findings
-        ],
-        "alternatives": [
-            {"change": a.change, "detail": a.detail, "cores": a.cores} for a in found.alternatives
-        ],
-        "assumptions": [plain_value(v) for v in found.assumptions],
-        "assumed": list(ASSUMED) if found.there else [],
-    }
-
-
-def _place(p: Place) -> dict[str, Any]:
-    from math import isfinite
-
-    from stformer.deploy.tiling import RESOURCES
-
-    cut = p.cut
-    return {
-        "name": p.demand.population,
-        "kind": p.demand.kind,
-        "neurons": p.demand.neurons,
-        "cores": cut.cores,
-        "cores_at_least": cut.least,
-        "first_core": p.first,
-        "tile": {"x": cut.tile.x, "y": cut.tile.y, "channels": cut.tile.c},
-        "limited_by": RESOURCES[cut.limited_by],
-        "fullest_core": {
-            name: {"used": used, "share": share}
-            for name, used, share in zip(cut.load._fields, cut.load, cut.share, strict=True)
-            if isfinite(used) and share > 0
-        },
-    }
 
 
 def _text(found: Mapped, *, verbose: bool) -> str:

@@ -23,6 +23,7 @@ from stformer.cli.common import (
     load_model,
     note,
 )
+from stformer.cli.parser import UsageError
 from stformer.cli.progress import Progress
 
 BLOCK_BYTES = 2**28  # of records that are in memory at a time, where one sample has less
@@ -37,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("-o", "--output", metavar="TRACE", help="save every spike in this file")
     parser.add_argument("--state", action="store_true", help="record u and v too")
+    parser.add_argument(
+        "--measure",
+        choices=("power", "time", "activity"),
+        help="what hardware measures meanwhile, one thing a run (loihi2)",
+    )
     add_cluster(parser, "the samples")
 
 
@@ -47,6 +53,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output:
         check_output(args.output, args.model, args.data)
+    if args.measure and args.cluster:
+        raise UsageError("stformer run: --measure has no use beside --cluster")
+    measure = {"measure": args.measure} if args.measure else {}
     check_lava_models(args, [args.backend])
     args.backend = backend_named(args, args.backend)
     network = load_model(args)
@@ -72,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             def progress(done: int, _: int, start: int = start) -> None:
                 bar.of(start + done, data.samples)
 
-            trace = run_on(args.backend, network, part, probe=probe, progress=progress)
+            trace = run_on(args.backend, network, part, probe=probe, progress=progress, **measure)
             tally.add(trace, time.perf_counter() - started)
             if file:
                 file.append(trace)

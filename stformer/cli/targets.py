@@ -8,30 +8,50 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from stformer.cli.common import emit
+from stformer.errors import InputError, Unavailable
 
 if TYPE_CHECKING:
     from stformer.hardware_configs import Hardware
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes none of its own."""
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="only this backend, format or hardware; exit code 3 where it is not available",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from stformer import deploy, export, hardware_configs
     from stformer.report import table
 
-    targets = [_target(name, deploy.load) for name in deploy.backends()]
-    formats = [_target(name, export.load) for name in export.FORMATS]
+    boards = hardware_configs.available()
+    known = dict.fromkeys((*deploy.backends(), *export.FORMATS, *boards))
+    if args.name and args.name not in known:
+        raise InputError("target", f"'{args.name}'", ", ".join(known))
+    targets = [_target(n, deploy.load) for n in deploy.backends() if args.name in (None, n)]
+    formats = [_target(n, export.load) for n in export.FORMATS if args.name in (None, n)]
     head = ["why not", "how to get it"]
-    text = table(["backend", "runs here", *head], _rows(targets))
-    if formats:
-        text += "\n\n" + table(["format", "written here", *head], _rows(formats))
-    hardware = [_hardware(hardware_configs.load(n)) for n in hardware_configs.available()]
-    chips = ["hardware", "generation", "chips", "cores", "assumptions among its numbers"]
-    text += "\n\n" + table(chips, [_chips(h) for h in hardware])
-    emit(args, {"targets": targets, "formats": formats, "hardware": hardware}, text)
-    return 0
+    hardware = [_hardware(hardware_configs.load(n)) for n in boards if args.name in (None, n)]
+    tables = [
+        table([kind, where, *head], _rows(found))
+        for kind, where, found in (
+            ("backend", "runs here", targets),
+            ("format", "written here", formats),
+        )
+        if found
+    ]
+    if hardware:
+        chips = ["hardware", "generation", "chips", "cores", "assumptions among its numbers"]
+        tables.append(table(chips, [_chips(h) for h in hardware]))
+    plain = {"targets": targets, "formats": formats, "hardware": hardware}
+    emit(args, plain, "\n\n".join(tables))
+    missing = args.name not in (None, *boards) and not any(
+        t["available"] for t in (*targets, *formats)
+    )
+    return Unavailable.exit_code if missing else 0
 
 
 def _hardware(target: Hardware) -> dict[str, Any]:

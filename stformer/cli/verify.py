@@ -7,6 +7,7 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
+from stformer.cli.case import check_case, save_smallest
 from stformer.cli.cluster import add_cluster, runner
 from stformer.cli.common import (
     FEW,
@@ -55,10 +56,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.html",
         help="write all of it as one HTML page, with pictures, and as FILE.json",
     )
+    parser.add_argument(
+        "--minimise",
+        action="store_true",
+        help="save the smallest piece that still differs as a case that can be run: -o CASE",
+    )
+    parser.add_argument("-o", "--output", metavar="CASE", help="folder for --minimise")
     add_cluster(parser, "the samples")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.minimise != bool(args.output):
+        raise UsageError("stformer verify: --minimise and -o CASE go together")
+    if args.minimise:
+        check_case(args.output)
     if args.report:
         _check_report(args)
     if args.traces:
@@ -138,8 +149,12 @@ def _run_backends(args: argparse.Namespace) -> Proof:
             note(f"{name} runs the first {few[name]} of {data.samples} samples; --samples N: more")
     comparisons: list[Comparison] = []
 
+    differing: list[tuple[Report, tuple[Trace, Trace]]] = []
+
     def seen(report: Report, reference: Trace, other: Trace) -> None:
         comparisons.append(observed(report, reference, other, network, data.labels))
+        if args.minimise:
+            differing.append((report, (reference, other)))
 
     with runner(args) as run_on:
 
@@ -159,12 +174,15 @@ def _run_backends(args: argparse.Namespace) -> Proof:
             samples=few,
             seen=seen,
         )
+    if args.minimise:
+        save_smallest(args, network, differing, (against, names))
     return _proof(args, comparisons, network, data.source)
 
 
 def _compare_files(args: argparse.Namespace) -> Proof:
     from stformer.errors import InputError
     from stformer.proof import Comparison, excerpt
+    from stformer.trace import Trace
     from stformer.trace_file import reading
     from stformer.windows import compare_files
 
@@ -181,7 +199,11 @@ def _compare_files(args: argparse.Namespace) -> Proof:
             for file in (reference, other)
         ]
     if report.first and network is None:
+        if args.minimise:
+            raise InputError("--minimise", "no MODEL", "the model that the traces are of")
         note("with their MODEL the difference would also be explained")
+    if args.minimise:
+        save_smallest(args, network, [(report, (Trace.load(a), Trace.load(b)))], None)
     comparison = Comparison(report=report, sample=sample, reference=drawn[0], other=drawn[1])
     return _proof(args, [comparison], network, f"traces {a} and {b}")
 

@@ -67,16 +67,17 @@ class Readout(Spiking):
         self.scale.fill_(scale)
         self.integer = True
 
-    def fix_bias(self, ones: float) -> None:
+    def fix_bias(self, ones: float, least: int = 0) -> None:
         """Choose the bias exponent; called once, when quantising.
 
         Args:
             ones: what the tokens of the integer input add up to where the mean of the float
                 one is 1: their number for spikes.
+            least: smallest exponent, 0...7.
         """
         self.ones = ones
         largest = float(self.bias.detach().abs().max()) * ones
-        self.bias_exp.fill_(bias_exponent(largest))
+        self.bias_exp.fill_(max(least, bias_exponent(largest)))
 
     @torch.no_grad()
     def halve(self) -> None:

@@ -161,6 +161,7 @@ class Weighted(Spiking):
         # Integer life: units of one weight step; bias too, at 1/64.
         self.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
         self.register_buffer("bias_exp", torch.tensor(0))
+        self.least_bias_exp = 0  # what a format asks for (`STFormerConfig.bias_exp`)
         self._names: dict[tuple[int, ...], str] = {}  # of projections, by synapse key
         self.largest_sum = 0  # of |arriving sum|, over everything seen since it was set to 0
         self.watch_sums = False
@@ -211,7 +212,8 @@ class Weighted(Spiking):
             s.weight.mul_(weights)
         self.bias.mul_(bias)
         self.bias.requires_grad_(True)
-        self.bias_exp.fill_(bias_exponent(float(self.bias.abs().max())))
+        exponent = bias_exponent(float(self.bias.abs().max()))
+        self.bias_exp.fill_(max(self.least_bias_exp, exponent))
 
     def _halve(self) -> None:
         for s in self.conv_synapses():
