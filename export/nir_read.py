@@ -6,8 +6,9 @@ from pathlib import Path
 
 from stformer.errors import InputError, Unsupported
 from stformer.export import Imported, Reading
-from stformer.export.nir_block import restore
+from stformer.export.nir_block import block_of, restore
 from stformer.export.nir_graph import DT
+from stformer.export.nir_import import read_foreign
 from stformer.hdf5 import read_tree
 from stformer.network import Network
 
@@ -21,8 +22,10 @@ def read(path: Path, reading: Reading) -> Imported:
         version = tree.get("version")
         told = {"nir": version} if isinstance(version, str) else {}
         return Imported(network=found, info={"format": "nir", "digest": found.digest(), **told})
-    # What others wrote, or changed.
-    raise Unsupported("import of nir", str(path), f"{found}; only our own files can be read")
+    if block_of(tree) is None:
+        return read_foreign(path, tree, reading)
+    why = f"{found}; without its node/metadata/stformer it is read as a graph that others wrote"
+    raise Unsupported("import of nir", str(path), why)
 
 
 def _check_reading(path: Path, network: Network, reading: Reading) -> None:
