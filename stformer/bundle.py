@@ -202,7 +202,7 @@ Results go outside this folder, which is checked for files that do not belong.
 | `{bundles.SAMPLES}`, `{bundles.GOLDEN}` | inputs, and what the reference makes of them |
 | `exports/` | the same network for other software |
 | `{bundles.HARDWARE}`, `mapping.json` | the target, and whether and how the network fits on it |
-| `proof.json`, `overflow.json` | what agrees with the reference; what any input can make of sums and states |
+| `proof.json`, `overflow.json` | what agrees with the reference; what any input can do to it |
 | `site.toml` | an example of a site file |
 | `{bundles.MANIFEST}` | SHA-256 of every file |
 
