@@ -24,7 +24,8 @@ test: $(VENV)/.stamp ## the tests, without the slow ones
 test-slow: $(VENV)/.stamp ## the slow tests: training, packaging, long Lava runs
 	$(PY) -m pytest -m slow
 
-lint: $(VENV)/.stamp ## ruff, mypy --strict, pyright
+lint: $(VENV)/.stamp ## ruff, mypy --strict, pyright, shellcheck
+	$(VENV)/bin/shellcheck .ci/run deploy/lab.sh
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy

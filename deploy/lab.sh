@@ -45,7 +45,7 @@ if [ -z "$DRY" ]; then
 fi
 
 say "1 environment"
-command -v stformer >/dev/null || { echo "stformer is not installed on this machine" >&2 && exit 3; }
+[ -n "$DRY" ] || command -v stformer >/dev/null || { echo "stformer is not installed on this machine" >&2 && exit 3; }
 if [ -z "$DRY" ]; then
     {
         date -u +%Y-%m-%dT%H:%M:%SZ

@@ -22,14 +22,20 @@ def test_what_could_round_is_off_while_it_runs(monkeypatch: pytest.MonkeyPatch) 
     forward = STFormer.forward
 
     def spied(model: STFormer, x: Any) -> Any:
-        seen.append((torch.backends.cudnn.enabled, torch.is_autocast_enabled(), x.device.type))
+        if isinstance(x, torch.Tensor):  # not while it is lowered
+            cudnn, matmul = torch.backends.cudnn.enabled, torch.get_float32_matmul_precision()
+            seen.append((cudnn, torch.is_autocast_enabled(), matmul, x.device.type))
         return forward(model, x)
 
     monkeypatch.setattr(STFormer, "forward", spied)
-    before = torch.backends.cudnn.enabled
-    deploy.run("torch", load(), data.packaged()[0][:1])
-    assert seen == [(False, False, "cpu")]
-    assert torch.backends.cudnn.enabled is before
+    torch.set_float32_matmul_precision("medium")
+    try:
+        deploy.run("torch", load(), data.packaged()[0][:1])
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == [(False, False, "highest", "cpu")]
+    assert torch.backends.cudnn.enabled
 
 
 def test_a_machine_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

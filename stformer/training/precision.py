@@ -39,9 +39,9 @@ def exact(device: torch.device) -> Iterator[None]:
                     allow_tf32=False,
                 )
             )
-            before = torch.get_float32_matmul_precision()
-            stack.callback(torch.set_float32_matmul_precision, before)
-            torch.set_float32_matmul_precision("highest")
+        before = torch.get_float32_matmul_precision()
+        stack.callback(torch.set_float32_matmul_precision, before)
+        torch.set_float32_matmul_precision("highest")
         yield
 
 
