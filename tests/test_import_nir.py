@@ -262,8 +262,9 @@ def test_recurrence_is_a_delay_of_one_step() -> None:
     assert (loop.name, loop.pre, loop.post, loop.delay) == ("lif.w", "lif.n", "lif.n", 1)
     check_equal(network, LOOPS)
     for name in ("cpu", "lava-sim"):
-        with pytest.raises(Unsupported, match=r"lif\.w"):
-            deploy.run(name, network, frames(network))
+        if deploy.load(name).missing() is None:
+            with pytest.raises(Unsupported, match=r"lif\.w"):
+                deploy.run(name, network, frames(network))
     assert any("waits 1 steps, not 0" in n.what for n in imported.notes)
 
 
