@@ -195,6 +195,8 @@ def test_import_from_the_command_line(text: type[Text], call: Call, tmp_path: Pa
     plain = call.json("import", folder, "-o", out)
     assert plain["digest"] == storage.load(out).digest()
     assert storage.load_document(out).provenance["imported"] == {"producer": "a test"}
+    told = call("info", out)[1]
+    assert "imported: producer a test\n" in told and "notes: 0, see --json\n" in told
     assert plain["notes"] == []
 
 

@@ -263,7 +263,7 @@ def _text(plain: Mapping[str, Any]) -> str:
         f"{total['neurons']:,} neurons, {total['parameters']:,} parameters, "
         f"{total['synapses']:,} synapses",
         f"digest {plain['digest']}",
-        *(f"{key}: {value}"[:200] for key, value in plain["provenance"].items()),
+        *(f"{key}: {_short(value)}"[:200] for key, value in plain["provenance"].items()),
         "",
         table(heads[0], populations),
         "",
@@ -282,3 +282,12 @@ def _bias(p: Mapping[str, Any]) -> str:
 
 def _range(low: int, high: int) -> str:
     return str(low) if low == high else f"{low}...{high}"
+
+
+def _short(value: object) -> str:
+    """A value of a file's provenance in a line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    if isinstance(value, list):
+        return f"{len(value)}, see --json"
+    return str(value)
