@@ -237,12 +237,12 @@ def whole(make: Callable[[], Any]) -> Any:
 def test_every_spike_agrees_where_nothing_is_rounded(tmp_path: Path) -> None:
     """An odd threshold, since both tools fire at it and NIR only above."""
     x = frames((IN,))
-    ours, jelly = whole(sinabs_iaf), whole(jelly_if)
-    for of_sinabs, of_jelly in zip(ours[1::2], jelly[1::2], strict=True):
+    sinabs_, jelly = whole(sinabs_iaf), whole(jelly_if)
+    for of_sinabs, of_jelly in zip(sinabs_[1::2], jelly[1::2], strict=True):
         of_sinabs.spike_threshold.fill_(101.0)
         of_jelly.v_threshold = 101.0
     for name, model, run, graph, dt in (
-        ("sinabs", ours, run_sinabs, graph_of_sinabs, 1.0),
+        ("sinabs", sinabs_, run_sinabs, graph_of_sinabs, 1.0),
         ("SpikingJelly", jelly, run_jelly, graph_of_jelly, 1e-4),
     ):
         theirs = np.array([run(model, sample) for sample in x])
