@@ -48,7 +48,7 @@ pins: | $(filter .tools/%,$(UV)) ## write constraints/*.txt anew; UPGRADE=--upgr
 	$(UV) pip compile --quiet --no-header --no-annotate --no-emit-index-url --python-version 3.10 \
 		--all-extras --group dev $(UPGRADE) -o constraints/py310.txt pyproject.toml
 	$(UV) pip compile --quiet --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
-		--extra train --extra plot --group test $(UPGRADE) -o constraints/py311.txt pyproject.toml
+		--extra train --extra plot --group test --group peers $(UPGRADE) -o constraints/py311.txt pyproject.toml
 
 clean: ## remove all that these targets made, the environment too
 	rm -rf .ci-work .tools $(VENV) build dist demo site *.egg-info .coverage

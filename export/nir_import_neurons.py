@@ -6,7 +6,9 @@ With k = dt / tau, NIR's `CubaLIF` is ::
     v[t] = v[t-1] * (1 - k_mem) + k_mem * (v_leak + r * I[t]),   fires on v > v_threshold
 
 which is `stformer.network.Lif` with du + 1 = 4096 k_syn and dv = 4096 k_mem once everything is
-measured from v_reset and in units of the threshold. `LIF` has no current, `IF` no leak.
+measured from v_reset and in units of the threshold. `LIF` has no current, `IF` no leak. An `IF`
+is stepped with dt * r by some tools (SpikingJelly, which writes r = 1 / dt) and with r by others
+(sinabs, which writes r = 1); both mean that what arrives is added whole.
 """
 
 from __future__ import annotations
@@ -109,6 +111,9 @@ def neurons_of(node: Node, shape: Shape, dt: float, notes: list[Note]) -> Neuron
         k_mem = rate(key)
         dv = _register(node, key, k_mem, "dv", 0, note)
         gain = gain * k_mem
+    elif dt != 1 and np.allclose(gain, 1 / dt, rtol=1e-6, atol=0):
+        gain = np.asarray(1.0)
+        note(f"r is 1 / dt for steps of {dt:g} s: what arrives in a step is added whole")
     else:
         note("it has no time constant: what arrives in a step is added whole, as if dt were 1")
     leak = field("v_leak") if "v_leak" in FIELDS[node.kind] else np.asarray(0.0)

@@ -13,17 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-nir = pytest.importorskip("nir")
-snn = pytest.importorskip("snntorch")
-norse = pytest.importorskip("norse.torch")
+from stformer import deploy, export, testing
+from stformer.export import Reading
+from stformer.network import Network
+from stformer.testing_nir import peer
 
-from norse.torch.utils.export_nir import to_nir  # noqa: E402
-from snntorch.export_nir import export_to_nir  # noqa: E402
-
-from stformer import deploy, export, testing  # noqa: E402
-from stformer.export import Reading  # noqa: E402
-from stformer.network import Network  # noqa: E402
+torch, nir, snn, norse = (peer(n) for n in ("torch", "nir", "snntorch", "norse.torch"))
+to_nir = peer("norse.torch.utils.export_nir").to_nir
+export_to_nir = peer("snntorch.export_nir").export_to_nir
 
 pytestmark = pytest.mark.filterwarnings("ignore:nirtorch.extract_nir_graph:DeprecationWarning")
 STEPS, HIDDEN, OUT = 50, 16, 5
