@@ -29,7 +29,7 @@ from stformer.export.nir_import_numbers import (
     scale_of,
 )
 from stformer.export.nir_import_order import back_edges, order, reach
-from stformer.export.nir_import_tree import NEURONS, graph_of
+from stformer.export.nir_import_tree import NEURONS, Graph, graph_of
 from stformer.hdf5 import Tree
 from stformer.network import (
     MAX_STEPS,
@@ -44,6 +44,7 @@ from stformer.network import (
 )
 from stformer.passes import schedule
 
+TIMES = ("tau", "tau_mem", "tau_syn")  # of neurons
 STEPS = 100  # time steps of a sample where nobody says: NIR's graphs have no length
 
 Array = npt.NDArray[np.float64]
@@ -55,25 +56,24 @@ def read_foreign(path: Path, tree: Tree, reading: Reading) -> Imported:
     Args:
         path: of the file, for its name and messages.
         tree: what `stformer.hdf5.read_tree` gives; not trusted.
-        reading: steps (100 by default), dt (1e-4 s by default), shape of an Input without one.
+        reading: steps (100 by default), dt (by `custom_dt`), shape of an Input without one.
 
     Raises:
         InputError: damaged, contradictory or without meaning; names the node.
         Unsupported: a node that no network expresses, and why.
     """
     steps = STEPS if reading.steps is None else reading.steps
-    dt = DT if reading.dt is None else reading.dt
     if not 1 <= steps <= MAX_STEPS:
         raise InputError("steps", str(steps), f"1...{MAX_STEPS}")
-    if not 1e-12 <= dt <= 1e6:
-        raise InputError("dt", f"{dt:g} s", "1e-12...1e6 s")
+    if reading.dt is not None and not 1e-12 <= reading.dt <= 1e6:
+        raise InputError("dt", f"{reading.dt:g} s", "1e-12...1e6 s")
     graph = graph_of(str(path), tree)
+    dt, why = custom_dt(graph) if reading.dt is None else (reading.dt, "")
     notes = graph.notes
     if reading.steps is None:
         notes.append(Note(where="network", what=f"a sample is taken to have {STEPS} steps"))
-    if reading.dt is None:
-        what = f"a step is taken to be {DT:g} s, as most tools that read NIR do"
-        notes.append(Note(where="network", what=what))
+    if why:
+        notes.append(Note(where="network", what=f"a step is taken to be {dt:g} s, {why}"))
     flow = Flow(graph, reading, dt)
     network = schedule(_Building(flow, _name(path), steps, dt).network())
     info = {"format": "nir", "digest": network.digest()}
@@ -82,6 +82,15 @@ def read_foreign(path: Path, tree: Tree, reading: Reading) -> Imported:
         notes=tuple(dict.fromkeys(notes)),
         info=info | ({"nir": graph.version} if graph.version else {}),
     )
+
+
+def custom_dt(graph: Graph) -> tuple[float, str]:
+    """(seconds of a step, why) where nobody says: the graph's own custom."""
+    fields = (node.fields.get(key) for node in graph.nodes.values() for key in TIMES)
+    times = [t for t in fields if isinstance(t, np.ndarray) and t.size]
+    if times and all((t >= 1).all() for t in times):
+        return 1.0, "since all time constants are 1 or more: they count steps, as sinabs's do"
+    return DT, "as most tools that read NIR do"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

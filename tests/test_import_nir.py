@@ -58,6 +58,13 @@ def euler(fields: Fields, x: Any, dt: float = 1e-4) -> Any:
     return np.array(out)
 
 
+def test_time_constants_that_count_steps() -> None:
+    tree = graph("input>n n>output", n=lif(4, tau=10.0), **ends([4], [4]))
+    made = read(tree)
+    assert made.network["n"].dv == 410 and "count steps" in made.notes[0].what  # type: ignore[union-attr]
+    assert read(tree, dt=1e-4).network["n"].dv == 0  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("kind", ["LIF", "CubaLIF", "v_leak", "biased"])
 def test_one_layer_is_what_the_equations_say(kind: str) -> None:
     w, b = random(1, 6, 8), np.zeros(6)
