@@ -15,9 +15,12 @@ from stformer.export import nir_import_maps as maps
 from stformer.export.nir_import_maps import Diagonal, Kernel, Map, Matrix, three_axes
 from stformer.export.nir_import_neurons import own_shape
 from stformer.export.nir_import_tree import NEURONS, STAGE, Graph, Node, declared_shape
-from stformer.network import Shape
+from stformer.network import MAX_NEURONS, Shape
 
 MAX_MAPS = 4096  # paths between populations; a lattice of nodes has exponentially many
+MAX_TOTAL = MAX_NEURONS  # neurons of all nodes: a shape is a few bytes, its neurons are not
+MAX_MADE = 2**26  # weights that products have more of than the file: thin factors make large ones
+MAX_WEIGHT = 1e100  # of a product: far beyond what weights can be, far below an overflow
 
 Array = npt.NDArray[np.float64]
 
@@ -56,7 +59,7 @@ class Flow:
         self.given: dict[str, Value] = {}
         self.arriving: dict[str, Value] = {}
         self.shapes: dict[str, Shape] = {}
-        self.made = 0
+        self.made = self.neurons = self.weights = 0
         self._check_ends()
         self._spread()
 
@@ -106,6 +109,9 @@ class Flow:
         if node.kind == "Input" or node.kind in NEURONS:
             shape = self._population_shape(node)
             self.shapes[node.name] = shape
+            self.neurons += prod(shape)
+            if self.neurons > MAX_TOTAL:
+                node.refuse("very many neurons, with those before it", f"up to {MAX_TOTAL}")
             path = Map(
                 pre=node.name,
                 pre_shape=shape,
@@ -115,11 +121,24 @@ class Flow:
             return Value(shape=shape, paths=(path,), constant=zero)
         value = self._arriving(node, None)
         self.arriving[node.name] = value
-        result = self._through(node, value)
+        with np.errstate(over="ignore", invalid="ignore"):  # `_count` looks for what overflows
+            result = self._through(node, value)
+        self._count(node, result)
         self.made += len(result.paths)
         if self.made > MAX_MAPS:
             raise InputError("graph", "too many paths between neurons", f"up to {MAX_MAPS}")
         return result
+
+    def _count(self, node: Node, result: Value) -> None:
+        """Refuse products that are many times what is stored, or beyond numbers."""
+        stored = np.size(node.fields.get("weight", 0))
+        for m in result.paths:
+            values = m.linear.scale if isinstance(m.linear, Diagonal) else m.linear.weight
+            self.weights += max(0, values.size - stored)
+            if self.weights > MAX_MADE:
+                node.refuse("products with very many weights", f"up to {MAX_MADE} in all")
+            if not np.abs(values).max(initial=0.0) <= MAX_WEIGHT:
+                node.refuse("a product of very large weights", f"up to {MAX_WEIGHT:g}")
 
     def _population_shape(self, node: Node) -> Shape:
         if node.kind == "Input":
