@@ -15,10 +15,9 @@ from stformer.export import nir_import_maps as maps
 from stformer.export.nir_import_maps import Diagonal, Kernel, Map, Matrix, three_axes
 from stformer.export.nir_import_neurons import own_shape
 from stformer.export.nir_import_tree import NEURONS, STAGE, Graph, Node, declared_shape
-from stformer.network import MAX_NEURONS, Shape
+from stformer.network import Shape
 
 MAX_MAPS = 4096  # paths between populations; a lattice of nodes has exponentially many
-MAX_TOTAL = MAX_NEURONS  # neurons of all nodes: a shape is a few bytes, its neurons are not
 MAX_MADE = 2**26  # weights that products have more of than the file: thin factors make large ones
 MAX_WEIGHT = 1e100  # of a product: far beyond what weights can be, far below an overflow
 
@@ -59,7 +58,7 @@ class Flow:
         self.given: dict[str, Value] = {}
         self.arriving: dict[str, Value] = {}
         self.shapes: dict[str, Shape] = {}
-        self.made = self.neurons = self.weights = 0
+        self.made = self.weights = 0
         self._check_ends()
         self._spread()
 
@@ -109,9 +108,6 @@ class Flow:
         if node.kind == "Input" or node.kind in NEURONS:
             shape = self._population_shape(node)
             self.shapes[node.name] = shape
-            self.neurons += prod(shape)
-            if self.neurons > MAX_TOTAL:
-                node.refuse("very many neurons, with those before it", f"up to {MAX_TOTAL}")
             path = Map(
                 pre=node.name,
                 pre_shape=shape,

@@ -32,11 +32,6 @@ def neuron() -> dict[str, Any]:
     return LIF | {"v_threshold": np.array(1.0)}
 
 
-def many_neurons() -> Tree:
-    """Each with parameters that are one number, of the size of what arrives."""
-    return chain([neuron() for _ in range(500)], 1, 2**11, 2**11)
-
-
 def many_products(value: float = 1e-3) -> Tree:
     """Thin weights, whose products are 16 million weights each."""
     pair = [
@@ -54,7 +49,6 @@ def large_products() -> Tree:
 @pytest.mark.parametrize(
     ("make", "found"),
     [
-        (many_neurons, "node 16: very many neurons"),
         (many_products, "products with very many weights"),
         (large_products, "a product of very large weights"),
     ],
