@@ -18,7 +18,8 @@ from stformer.network import Conv, Dense, Lif, Network, OneToOne, Readout
 from stformer.testing_nir import Fields, cuba, ends, graph, lif, node, random, read
 
 # A folder with lif_norse.nir and others, which the NIR repository publishes with its paper.
-PUBLISHED = os.environ.get("STFORMER_TEST_NIR", "")
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"  # files that others published
+PUBLISHED = Path(os.environ.get("STFORMER_TEST_DATA", BESIDE)) / "nir"
 
 FAST = ("reference", "cpu", "onnx")
 FORWARD = (*FAST, "lava-sim", "lava-sim-fast")
@@ -318,10 +319,10 @@ def test_our_own_graphs_without_their_block_are_the_same(name: str, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PUBLISHED, reason="STFORMER_TEST_NIR names no folder with lif_norse.nir")
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="STFORMER_TEST_DATA names no folder with nir/")
 @pytest.mark.parametrize(
     "name", ["lif_norse", "lif_rockpool", "cnn_sinabs", "braille_noDelay_bias_zero"]
 )
 def test_published_files(name: str) -> None:
-    network = export.read(Path(PUBLISHED) / f"{name}.nir", Reading(steps=30)).network
+    network = export.read(PUBLISHED / f"{name}.nir", Reading(steps=30)).network
     check_equal(network, LOOPS if network.recurrent else FORWARD)

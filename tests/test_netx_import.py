@@ -25,7 +25,8 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=REASON or "")
 
 STEPS = 12
 # A folder with oxford.net, which lava-dl publishes with its tutorials of netx.
-PUBLISHED = os.environ.get("STFORMER_TEST_NETX")
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"  # files that others published
+PUBLISHED = Path(os.environ.get("STFORMER_TEST_DATA", BESIDE)) / "netx"
 
 Layers = list[dict[str, Any]]
 Theirs = dict[str, tuple[Imported, npt.NDArray[Any], npt.NDArray[Any]]]
@@ -234,11 +235,9 @@ def test_every_spike_is_netxs(name: str, theirs: Theirs) -> None:
     check(theirs, name)
 
 
-@pytest.mark.skipif(not PUBLISHED, reason="STFORMER_TEST_NETX names no folder with oxford.net")
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="STFORMER_TEST_DATA names no folder netx/")
 def test_the_published_network(tmp_path: Path) -> None:
-    theirs = compare(
-        tmp_path, {"oxford": Path(str(PUBLISHED)) / "oxford.net"}, Reading(steps=200), 0.03
-    )
+    theirs = compare(tmp_path, {"oxford": PUBLISHED / "oxford.net"}, Reading(steps=200), 0.03)
     imported = check(theirs, "oxford")
     assert [p.shape for p in imported.network.populations] == [(200,), (256,), (200,)]
     assert [n.where for n in imported.notes] == ["input"]
