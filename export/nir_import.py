@@ -87,7 +87,7 @@ def read_foreign(path: Path, tree: Tree, reading: Reading) -> Imported:
 def custom_dt(graph: Graph) -> tuple[float, str]:
     """(seconds of a step, why) where nobody says: the graph's own custom."""
     fields = (node.fields.get(key) for node in graph.nodes.values() for key in TIMES)
-    times = [t for t in fields if isinstance(t, np.ndarray) and t.size]
+    times = [t for t in fields if isinstance(t, np.ndarray) and t.size and t.dtype.kind in "iuf"]
     if times and all((t >= 1).all() for t in times):
         return 1.0, "since all time constants are 1 or more: they count steps, as sinabs's do"
     return DT, "as most tools that read NIR do"
