@@ -319,7 +319,7 @@ def _exponents(case: Case) -> Iterator[Suspect]:
     for p in case.network.incoming(case.name):
         if isinstance(p, Operand) or isinstance(case.population, Relay):
             continue
-        for exp in range(*fx.WEIGHT_EXP_RANGE):
+        for exp in range(fx.WEIGHT_EXP_RANGE[1] + 1):
             if exp != p.weight_exp:
                 part = case.parts[p.name] >> p.weight_exp << exp
                 a = case.arriving({**case.parts, p.name: part})
