@@ -265,7 +265,17 @@ def digest_inputs(inputs: Mapping[str, npt.NDArray[Any]]) -> str:
     """SHA-256 over names, shapes and values of checked inputs, whatever their types."""
     h = hashlib.sha256()
     for name in sorted(inputs):
-        h.update(f"{name}\0{inputs[name].shape}\0".encode())
-        for part in _slices(inputs[name]):
-            h.update(np.ascontiguousarray(part, "<i4").data)
+        begin_input(h, name, inputs[name].shape)
+        add_frames(h, inputs[name])
     return h.hexdigest()
+
+
+def begin_input(h: hashlib._Hash, name: str, shape: Sequence[int]) -> None:
+    """Go on to an input of that shape, [S, T, *shape], in a digest of inputs."""
+    h.update(f"{name}\0{tuple(shape)}\0".encode())
+
+
+def add_frames(h: hashlib._Hash, frames: npt.NDArray[Any]) -> None:
+    """Add the next samples of an input to a digest of inputs."""
+    for part in _slices(frames):
+        h.update(np.ascontiguousarray(part, "<i4").data)

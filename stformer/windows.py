@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from stformer.errors import InputError
 from stformer.network import Network
 from stformer.report import PopulationReport, Report
-from stformer.trace import Trace
+from stformer.trace import Trace, add_frames, begin_input
 from stformer.trace_file import TraceReader
 from stformer.verify import compare
 
@@ -40,22 +41,38 @@ def compare_files(
         pair = f"traces of {reference.backend} and {other.backend}"
         raise InputError(pair, f"{samples} and {other.samples} samples", "equal numbers")
     step = max(min(reference.window, other.window), 1)
+    first = reference.records[0] if reference.records else None
+    digest = hashlib.sha256()  # of the first population, as if it were all of the inputs
+    if first:
+        begin_input(digest, first.name, (samples, *first.shape))
 
     def pairs() -> Iterator[tuple[Trace, Trace]]:
         for start in range(0, samples, step):
             stop = min(start + step, samples)
-            yield reference.part(start, stop), other.part(start, stop)
+            part = reference.part(start, stop)
+            if first and network is None:
+                add_frames(digest, part[first.name])
+            yield part, other.part(start, stop)
             progress(stop, samples)
         if not samples:
             yield reference.head, other.head
 
-    return compare_parts(pairs(), network, states=states)
+    report = compare_parts(pairs(), network, states=states)
+    if first is None or digest.hexdigest() != reference.inputs:
+        return report
+    populations = (
+        replace(p, computed=p.computed and p.name != first.name) for p in report.populations
+    )
+    return replace(report, populations=tuple(populations))
 
 
 def compare_parts(
     pairs: Iterable[tuple[Trace, Trace]], network: Network | None = None, *, states: bool = False
 ) -> Report:
-    """One report of traces that come in parts, at least one, in the order of the samples."""
+    """One report of traces that come in parts, at least one, in the order of the samples.
+
+    Without the network, an input is known as one only where one part is all samples.
+    """
     whole: Report | None = None
     for reference, other in pairs:
         explain = whole is None or whole.first is None
