@@ -56,7 +56,8 @@ class Trace:
         spikes: population -> [S, T, *shape]; uint8 for spikes, int32 for graded values
             (`network.is_graded`: inputs that are not 0/1, readouts, whose value is v...).
         u, v: population -> int32 [S, T, *shape], after the step and its reset; empty unless
-            the probe asked for states. Other kinds have none.
+            the probe asked for states. Other kinds have none. A current beyond 32 bits, which
+            sums a thousand times the chip's can make, keeps its low 32.
         info: what else the backend reports (seconds, peak memory), plain numbers and strings.
             Under "note 1", "note 2"... it says how it is not the definition (`notes`).
     """
