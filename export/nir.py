@@ -19,8 +19,8 @@ import numpy.typing as npt
 from stformer.errors import Problem
 from stformer.export import Note, Options
 from stformer.export.nir_block import NAME, block, difference, restore
-from stformer.export.nir_graph import PRODUCT, Graph, Node, build, graph_shapes
-from stformer.export.nir_weights import carried_bias, weight_count
+from stformer.export.nir_graph import PRODUCT, Graph, Node, build, graph_shapes, weight_counts
+from stformer.export.nir_weights import carried_bias
 from stformer.hdf5 import TREE_LIMIT, read_tree
 from stformer.network import (
     BroadcastTokens,
@@ -163,8 +163,7 @@ def _carried(network: Network, p: Population) -> bool:
 
 
 def _too_large(network: Network) -> Iterator[Problem]:
-    shapes = graph_shapes(network)
-    size = sum(2 * weight_count(q, shapes[q.pre], shapes[q.post]) for q in network.projections)
+    size = 2 * weight_counts(network)
     size += sum(NEURON_BYTES * prod(p.shape) for p in network.populations)
     if size > TREE_LIMIT:
         why = f"{size / 2**30:.1f} GiB of arrays; up to {TREE_LIMIT / 2**30:.0f} can be read back"

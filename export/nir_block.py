@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from stformer.errors import InputError
 from stformer.export import Note
-from stformer.export.nir_graph import DT, Graph, Node, build, graph_shapes
-from stformer.export.nir_weights import weight_count, weight_of
+from stformer.export.nir_graph import DT, Graph, Node, build, weight_counts
+from stformer.export.nir_weights import weight_of
 from stformer.hdf5 import Tree
 from stformer.jsontext import parse_json
 from stformer.network import (
@@ -194,10 +194,9 @@ def _check_counts(
 
 
 def _size(network: Network) -> int:
-    """Numbers in a network's graph, about: weights and six for a neuron."""
-    shapes = graph_shapes(network)
-    held = sum(weight_count(q, shapes[q.pre], shapes[q.post]) for q in network.projections)
-    return held + sum(neurons(p) for p in network.populations if isinstance(p, Lif)) * 6
+    """Numbers in a network's graph, about: weights and six for a neuron; never too many."""
+    cells = sum(neurons(p) for p in network.populations if isinstance(p, Lif))
+    return weight_counts(network) + 6 * cells
 
 
 def _stored(value: object) -> int:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from typing_extensions import assert_never
 
 from stformer import fixedpoint as fx
-from stformer.export.nir_weights import carried_bias, weights
+from stformer.export.nir_weights import carried_bias, weight_count, weights
 from stformer.network import (
     Graded,
     Input,
@@ -75,7 +75,7 @@ def graph_shapes(network: Network) -> dict[str, Shape]:
     """Population -> its shape in the graph: (C, H, W), or (n,) for all others.
 
     What feeds a three-dimensional population must itself have three axes: such a flat one, and
-    those that feed it, are (n, 1, 1).
+    those that feed it, are (n, 1, 1). So is a relay of one, which is no more than a Delay.
     """
     shapes: dict[str, Shape] = {
         p.name: p.shape if len(p.shape) == 3 else (prod(p.shape),) for p in network.populations
@@ -84,10 +84,29 @@ def graph_shapes(network: Network) -> dict[str, Shape]:
     while changed:
         changed = False
         for q in reversed(network.projections):  # targets first: one round does, but for loops
-            if len(shapes[q.post]) == 3 and len(shapes[q.pre]) == 1:
+            ends = len(shapes[q.pre]), len(shapes[q.post])
+            if ends == (1, 3):
                 shapes[q.pre] = (*shapes[q.pre], 1, 1)
                 changed = True
+            elif ends == (3, 1) and is_delay(network, network[q.post]):
+                shapes[q.post] = (*shapes[q.post], 1, 1)
+                changed = True
     return shapes
+
+
+def is_delay(network: Network, p: Population) -> bool:
+    """Whether a population is a Delay in the graph: a relay of spikes."""
+    return isinstance(p, Relay) and not is_graded(network[network.incoming(p.name)[0].pre])
+
+
+def weight_counts(network: Network) -> int:
+    """How many weights the graph holds; none before a Delay."""
+    shapes = graph_shapes(network)
+    return sum(
+        weight_count(q, shapes[q.pre], shapes[q.post])
+        for q in network.projections
+        if not is_delay(network, network[q.post])
+    )
 
 
 class _Builder:
@@ -137,9 +156,9 @@ class _Builder:
                     rest = wide.astype(np.float32).reshape(shape)
                 return _neurons(shape, p.vth, fx.DECAY_ONE / fx.current_decay(p.du), mem, rest)
             case Relay():
-                (feed,) = self.network.incoming(p.name)
-                if is_graded(self.network[feed.pre]):
+                if not is_delay(self.network, p):
                     return _neurons(shape, 1, 1.0, 1.0, _full(shape, 0.0))
+                (feed,) = self.network.incoming(p.name)
                 return {"type": "Delay", "delay": _full(shape, feed.delay * DT)}
             case Readout():
                 return {"type": "Output", "shape": np.array(shape)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from stformer.network import (  # noqa: E402
     OneToOne,
     Readout,
 )
-from stformer.passes import assign_latency  # noqa: E402
+from stformer.passes import assign_latency, schedule  # noqa: E402
 
 SAMPLES = [*testing.SAMPLES, "recurrent"]
 EXTENDED = {"product", "look-ahead"}
@@ -247,6 +248,26 @@ def test_flat_populations_before_frames(tmp_path: Path) -> None:
     assert list(nodes["in"]["shape"]) == [3, 1, 1]
     assert nodes["2:unflatten"]["type"] == "Conv2d"
     assert nodes["4:flatten"]["type"] == "Flatten"
+    compare(network, path, 3, 0)
+    assert export.read(path).network.digest() == network.digest()
+
+
+@pytest.mark.parametrize("target", [(3,), (2, 2, 3)])
+def test_relays_of_flat_populations(target: tuple[int, ...], tmp_path: Path) -> None:
+    """A Delay has its source's axes, and no weights, of which a square matrix would be many."""
+    network = schedule(
+        Network(
+            name="n",
+            steps=3,
+            populations=(nodes_input(60), testing.lif("a", target, 3), testing.lif("b", (3,), 2)),
+            projections=(
+                Dense(name="1", pre="in", post="a", weight=np.ones((prod(target), 60), np.int8)),
+                Dense(name="2", pre="in", post="b", weight=np.ones((3, 60), np.int8), delay=2),
+            ),
+        )
+    )
+    assert {p.name for p in network.populations} == {"in", "in@1", "in@2", "a", "b"}
+    path = written(network, tmp_path)
     compare(network, path, 3, 0)
     assert export.read(path).network.digest() == network.digest()
 
