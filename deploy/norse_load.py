@@ -75,6 +75,12 @@ def load(path: Path) -> Loaded:
     names = {id(node): key for key, node in graph.nodes.items()}
     outputs = {key for key, node in graph.nodes.items() if isinstance(node, nir.Output)}
     wanted = {*keys.values(), *(a for a, b in graph.edges if b in outputs)}
+    nodes, edges = graph.nodes, list(graph.edges)
+    # nirtorch keeps an Output for the end, so that two of them wait for each other for ever. What
+    # leads to them is run and recorded without.
+    _, *more = sorted(outputs)
+    graph.nodes = {key: node for key, node in nodes.items() if key not in more}
+    graph.edges = [(a, b) for a, b in edges if b not in more]
     sent: dict[str, list[Tensor]] = {}
 
     def module(node: Any) -> nn.Module:
@@ -96,12 +102,12 @@ def load(path: Path) -> Loaded:
     (entry,) = (key for key, node in graph.nodes.items() if isinstance(node, nir.Input))
     return Loaded(
         keys=keys,
-        edges=list(graph.edges),
+        edges=edges,
         notes=_notes(graph, dt),
         resting=frozenset(
             name
             for name, key in keys.items()
-            if isinstance(graph.nodes[key], nir.CubaLIF) and graph.nodes[key].v_leak.any()
+            if isinstance(nodes[key], nir.CubaLIF) and nodes[key].v_leak.any()
         ),
         _input=(entry, tuple(int(n) for n in graph.nodes[entry].input_type["input"])),
         _module=made,

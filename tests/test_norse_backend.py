@@ -16,7 +16,7 @@ from stformer import data, deploy, interpret, storage, testing
 from stformer.deploy import norse as backend
 from stformer.deploy.norse import Norse
 from stformer.errors import Unavailable, Unsupported
-from stformer.network import Dense, Input, Network, OneToOne
+from stformer.network import Dense, Input, Network, OneToOne, Readout, no_bias
 from stformer.passes import assign_latency
 from stformer.replay import replay
 from stformer.testing_cli import Call
@@ -148,6 +148,29 @@ def test_norse_by_itself_needs_what_is_put_right_here(tmp_path: Path) -> None:
 def refused(network: Network, match: str) -> None:
     with pytest.raises(Unsupported, match=match):
         deploy.ready("norse", network)
+
+
+def test_several_ends() -> None:
+    """nirtorch keeps each Output for the end, and two would wait for each other for ever."""
+    network = assign_latency(
+        Network(
+            name="n",
+            steps=3,
+            populations=(
+                Input(name="x", shape=(2,)),
+                testing.lif("a", (2,), 1),
+                testing.lif("b", (2,), 3),
+                *(Readout(name=n, shape=(2,), bias_mant=no_bias((2,))) for n in ("c", "d")),
+            ),
+            projections=tuple(
+                OneToOne(name=f"{a}>{b}", pre=a, post=b, weight=2)
+                for a, b in ("xa", "xb", "ac", "xd")
+            ),
+        )
+    )
+    expected, found = runs(network)
+    assert compare(expected, found, network).proven
+    assert not compare(expected, found, network).not_compared
 
 
 def test_problems() -> None:
