@@ -87,8 +87,8 @@ def minimise(
     first = compare(reference, other, network, states=states).first
     if first is None:
         raise InputError("the traces", "no difference", "two that differ")
-    traces = (partial(cut, trace) for trace in (reference, other))
-    return smallest(network, *traces, first, states=states, run=run)
+    right, wrong = partial(cut, reference), partial(cut, other)
+    return smallest(network, right, wrong, first, states=states, run=run)
 
 
 def smallest(

@@ -58,8 +58,8 @@ def compare_files(
     if (start, stop) == window:
         return report
     names = needed(network, name)
-    around = (file.part(start, stop, names) for file in (reference, other))
-    first = compare(*around, network, states=states).first
+    right, wrong = (file.part(start, stop, names) for file in (reference, other))
+    first = compare(right, wrong, network, states=states).first
     assert first is not None, "it differs as it did"
     return replace(report, first=replace(first, sample=sample))
 
