@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from stformer.diagnose import looked_at
 from stformer.errors import InputError
 from stformer.network import Network
+from stformer.replay import needed
 from stformer.report import PopulationReport, Report
-from stformer.trace import Trace
+from stformer.trace import Trace, spans
 from stformer.trace_file import TraceReader
 from stformer.verify import compare
 
@@ -24,8 +26,8 @@ def compare_files(
     """`stformer.verify.compare` for two trace files, a window of samples at a time.
 
     The report is the same but for what needs other samples: the first difference is explained
-    by the samples of its own window, and whether a population itself is wrong is found out in
-    that window only.
+    by the samples of its own window and some around it (`stformer.diagnose.looked_at`), and
+    whether a population itself is wrong is found out in that window only.
 
     Args:
         reference, other, network, states: as there.
@@ -39,17 +41,41 @@ def compare_files(
     if samples != other.samples:
         pair = f"traces of {reference.backend} and {other.backend}"
         raise InputError(pair, f"{samples} and {other.samples} samples", "equal numbers")
-    step = max(min(reference.window, other.window), 1)
+    step = min(reference.window, other.window)
 
     def pairs() -> Iterator[tuple[Trace, Trace]]:
-        for start in range(0, samples, step):
-            stop = min(start + step, samples)
+        for start, stop in spans(samples, step):
             yield reference.part(start, stop), other.part(start, stop)
             progress(stop, samples)
-        if not samples:
-            yield reference.head, other.head
 
-    return compare_parts(pairs(), network, states=states)
+    report = compare_parts(pairs(), network, states=states)
+    if report.first is None or network is None:
+        return report
+    name, sample = report.first.population, report.first.sample
+    window = sample - sample % step, min(sample - sample % step + step, samples)
+    start, stop = looked_at(network, name, sample)
+    start, stop = min(start, window[0]), min(max(stop, window[1]), samples)
+    if (start, stop) == window:
+        return report
+    names = needed(network, name)
+    right, wrong = (file.part(start, stop, names) for file in (reference, other))
+    first = compare(right, wrong, network, states=states).first
+    assert first is not None, "it differs as it did"
+    return replace(report, first=replace(first, sample=sample))
+
+
+def parts(
+    file: TraceReader, progress: Callable[[int, int], None] = lambda *_: None
+) -> Iterator[Trace]:
+    """All samples of a trace file, a window at a time; of none, its head.
+
+    Args:
+        file: to read.
+        progress: called with (samples done, samples in all).
+    """
+    for start, stop in spans(file.samples, file.window):
+        yield file.part(start, stop)
+        progress(stop, file.samples)
 
 
 def compare_parts(
