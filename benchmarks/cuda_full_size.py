@@ -21,8 +21,8 @@ from stformer.machine import versions
 from stformer.model import quantise
 from stformer.network import Network
 from stformer.sane import random_frames, sane_model
-from stformer.testing_gpu import pretended
 from stformer.trace import Inputs, Probe, Trace
+from stformer.training.pretended import pretended
 from stformer.verify import verify
 
 Run = Callable[..., Trace]
@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument(
         "--pretend",
         action="store_true",
-        help="on the CPU, with tensors that say they are on a GPU (stformer.testing_gpu)",
+        help="on the CPU, with tensors that say they are on a GPU (stformer.training.pretended)",
     )
     parser.add_argument("--variants", nargs="+", choices=SAMPLES, default=list(SAMPLES))
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)

@@ -19,8 +19,8 @@ from stformer.deploy.torch import TorchCuda  # noqa: E402
 from stformer.lower import lower_stformer  # noqa: E402
 from stformer.model import quantise  # noqa: E402
 from stformer.sane import random_frames, sane_model  # noqa: E402
-from stformer.testing_gpu import OnGpu, can_pretend, pretended  # noqa: E402
 from stformer.trace import Probe  # noqa: E402
+from stformer.training.pretended import OnGpu, can_pretend, pretended  # noqa: E402
 from stformer.verify import compare  # noqa: E402
 
 if not can_pretend() and os.environ.get("STFORMER_PEERS") != "1":  # CI's newer torch must
