@@ -316,25 +316,6 @@ def test_all_stays_inside_the_figure(what: str, seen: Recording, tmp_path: Path)
     assert_inside(every_picture(seen, tmp_path)[what]())
 
 
-def test_a_first_stage_with_fewer_channels_leaves_room(seen: Recording) -> None:
-    assert_inside(plot.features(seen, sample=1, channels=8))
-
-
-def test_networks_of_other_widths_share_no_shape(seen: Recording) -> None:
-    arrays = dict(seen.trace.spikes) | {"stem": spikes(3, 8, 8)}
-    other = Recording(trace=trace_of(**arrays), name="wider")
-    texts = [t.get_text() for t in plot.features(seen, other).texts]
-    assert texts.count("shapes differ") == 1 and "2 × 8 × 8" not in texts
-    assert "4 × 4 × 4" in texts
-
-
-def test_epochs_are_whole(tmp_path: Path) -> None:
-    run = run_folder(tmp_path / "r", {"epoch": 1, "loss": 2.0, "lr": 0.1})
-    for axes in plot.curves(run).axes:
-        low, high = axes.get_xlim()
-        assert [x for x in axes.get_xticks() if low <= x <= high] == [1]
-
-
 @pytest.mark.slow
 def test_all_of_the_packaged_model_stays_inside(packaged: Recording) -> None:
     assert_inside(plot.features(packaged, packaged, sample=5, channels=3))
