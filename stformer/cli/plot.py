@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         metavar="SOURCE",
         nargs="*",
+        default=[],  # without it, argparse calls SOURCE required where something is missing
         help="an .stf file, which is run on the cpu backend, or a trace of `stformer run -o`; for "
         "curves a run folder; several for features and curves; the packaged model by default",
     )
