@@ -274,7 +274,8 @@ def add_synapse(p: Synapses, spikes_NS: Ints, sums_NS: Ints, exact: Exact) -> No
         case Conv():
             _convolve(p, spikes_NS, sums_NS, exact)
         case OneToOne() | BroadcastTokens():
-            sums_NS += spikes_NS * w.astype(sums_NS.dtype)
+            # With a type: NumPy 1 multiplies an int32 array and an int64 number in int32.
+            sums_NS += np.multiply(spikes_NS, w, dtype=sums_NS.dtype)
         case SumTokens():
             sums_NS += spikes_NS.sum(axis=(2, 3), keepdims=True, dtype=sums_NS.dtype) * w.astype(
                 sums_NS.dtype
@@ -373,7 +374,9 @@ def accumulate(p: Readout, sums: Ints, v_out: Ints | None) -> Ints:
 
 
 def _current(u: Ints, a: Ints, du: int) -> Ints:
-    raised = a << fx.SHIFT if du == fx.NO_CURRENT else decay(u, du + 1) + (a << fx.SHIFT)
+    raised = a << fx.SHIFT
+    if du != fx.NO_CURRENT:
+        raised += decay(u, fx.current_decay(du))
     # Two passes over memory to find that nothing wraps, which is the rule, instead of five.
     if raised.size and (raised.max() > fx.STATE_MAX or raised.min() <= -fx.STATE_MAX):
         raised = fx.wrap(raised)

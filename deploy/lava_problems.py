@@ -119,7 +119,7 @@ def _sums(network: Network) -> Iterator[Problem]:
         # u adds up over time where it decays slowly; one wrap a step does not bound it.
         kept = 1
         if isinstance(population, Lif) and population.du < fx.NO_CURRENT:
-            kept = min(network.steps, fx.DECAY_ONE // (population.du + 1) + 1)
+            kept = min(network.steps, fx.DECAY_ONE // fx.current_decay(population.du) + 1)
         # A sum below 2^18 comes back into 24 bits by the one wrap of every step.
         runs_away = kept if total << fx.SHIFT > 2 * fx.STATE_MAX else 1
         if (total << fx.SHIFT) * runs_away > SUM_LIMIT:

@@ -66,7 +66,7 @@ def real_numbers(p: Lif | Readout, arriving: npt.NDArray[np.int64]) -> Array:
     u = np.zeros((len(a), *a.shape[2:]))
     v, rows = u, []
     for t in range(a.shape[1]):
-        u = u * (1 - (du + 1) / fx.DECAY_ONE) + a[:, t]
+        u = u * (1 - fx.current_decay(du) / fx.DECAY_ONE) + a[:, t]
         v = v * (1 - dv / fx.DECAY_ONE) + u + bias
         if isinstance(p, Lif):
             fired = v > p.vth

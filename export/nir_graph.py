@@ -135,7 +135,7 @@ class _Builder:
                 if p.bias_mant.any() and not carried:
                     wide = np.broadcast_to(bias_of(p) / 2**fx.SHIFT * mem, p.shape)
                     rest = wide.astype(np.float32).reshape(shape)
-                return _neurons(shape, p.vth, fx.DECAY_ONE / (p.du + 1), mem, rest)
+                return _neurons(shape, p.vth, fx.DECAY_ONE / fx.current_decay(p.du), mem, rest)
             case Relay():
                 (feed,) = self.network.incoming(p.name)
                 if is_graded(self.network[feed.pre]):

@@ -197,7 +197,7 @@ class _Building:
         threshold = n.threshold.reshape(-1)
         limits = Limits(
             threshold=float(threshold[0]) if n.threshold.size == 1 and n.spiking else 0.0,
-            kept=fx.DECAY_ONE / (n.du + 1),
+            kept=fx.DECAY_ONE / fx.current_decay(n.du),
             adds=0 if n.spiking else self.steps,
             bias=float(np.abs(drive).max()),
         )

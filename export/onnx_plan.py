@@ -72,8 +72,8 @@ def kept(dv: int) -> int:
 
 
 def kept_current(du: int) -> int:
-    """What a step leaves of a current, in 1/4096; the register counts one up."""
-    return fx.DECAY_ONE - (du + 1)
+    """What a step leaves of a current, in 1/4096."""
+    return fx.DECAY_ONE - fx.current_decay(du)
 
 
 def _plan(p: Population, arriving: int) -> Plan:

@@ -80,8 +80,8 @@ def ever(n: Neuron, a: Interval) -> tuple[Interval, Interval]:
     # |wrap(u)| <= max(|u|, 2^23): where it may wrap, it is within these in any case.
     most = np.maximum(-u.low, u.high)
     wraps = most >= fx.STATE_MAX
-    low = np.where(wraps, -most, u.low) + n.bias
-    high = np.where(wraps, most, u.high) + n.bias
+    u = Interval(np.where(wraps, -most, u.low), np.where(wraps, most, u.high))
+    low, high = u.low + n.bias, u.high + n.bias
     stays = np.minimum(_limit(np.maximum(high, 0), n.dv), n.top)
     lowest = -_limit(np.maximum(-low, 0), n.dv)
     return u, Interval(lowest, np.maximum(fx.decay(stays, n.dv) + high, 0))

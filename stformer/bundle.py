@@ -146,7 +146,7 @@ def _proofs(
         say(f"running {name}")
         trace = deploy.run(name, network, frames, probe=Probe())
         reports.append(compare(golden, trace, network))
-    proven = all(r.proven for r in reports)
+    proven = bool(reports) and all(r.proven for r in reports)
     _write(folder / "proof.json", {"proven": proven, "reports": [r.to_json() for r in reports]})
     _write(folder / "overflow.json", prove(network).to_json())
 

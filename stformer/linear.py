@@ -58,7 +58,7 @@ def _sums(case: Case) -> Int64 | None:
             if case.name not in case.trace.u:
                 return None
             u = case.trace.u[case.name][case.samples].astype(np.int64)
-            kept = np.concatenate([zero, fx.decay(u[:, :-1], p.du + 1)], axis=1)
+            kept = np.concatenate([zero, fx.decay(u[:, :-1], fx.current_decay(p.du))], axis=1)
             exact = np.asarray(fx.wrap(u - kept))
         case Readout():
             exact = np.diff(record, axis=1, prepend=zero) - bias_of(p)

@@ -60,7 +60,7 @@ class PopulationReport:
 
     Attributes:
         kind, latency: of the network; empty and None when it was not given.
-        computed: not an input.
+        computed: not an input; where the network was not given, not the one input.
         stateful: has states that could be compared.
         neurons: of one sample; `entries` is samples * steps * neurons.
         spikes: values other than 0 in the reference.
@@ -269,7 +269,12 @@ def _remarks(report: Report) -> Iterator[str]:
     yield from (f"  note: {note}" for note in report.notes)
     if report.not_compared:
         yield f"  not compared, one side did not record them: {', '.join(report.not_compared)}"
-    lacking = [p.name for p in report.populations if p.stateful and p.v_differences is None]
+    lacking = [
+        p.name
+        for p in report.populations
+        if p.stateful
+        and (p.v_differences is None or (p.kind == "Lif" and p.u_differences is None))
+    ]
     if report.states and lacking and report.states_compared and report.network_name:
         yield f"  states not compared, one side did not record them: {', '.join(lacking)}"
     if report.first:

@@ -280,7 +280,7 @@ def _crossing(
         at = (sample, t, *place)
         add = int(drive[at]) * scale
         if scale > 1:
-            current = current * (fx.DECAY_ONE - p.du - 1) / fx.DECAY_ONE + add
+            current = current * (fx.DECAY_ONE - fx.current_decay(p.du)) / fx.DECAY_ONE + add
             add_v = current
         else:
             add_v = add

@@ -24,6 +24,7 @@ from stformer.network import (
     Readout,
     Relay,
     Synapses,
+    bias_of,
     neurons,
     no_bias,
 )
@@ -191,7 +192,7 @@ def _rules(case: Case) -> Iterator[Suspect]:
 
 def _graded(case: Case, p: Graded) -> Iterator[Suspect]:
     a = case.arriving()
-    exact = (a << fx.SHIFT) + (p.bias_mant.astype(np.int64) << p.bias_exp)
+    exact = (a << fx.SHIFT) + bias_of(p)
     bits = fx.SHIFT + p.shift
     for how, value in (
         ("down", exact >> bits),
@@ -319,7 +320,7 @@ def _exponents(case: Case) -> Iterator[Suspect]:
     for p in case.network.incoming(case.name):
         if isinstance(p, Operand) or isinstance(case.population, Relay):
             continue
-        for exp in range(*fx.WEIGHT_EXP_RANGE):
+        for exp in range(fx.WEIGHT_EXP_RANGE[1] + 1):
             if exp != p.weight_exp:
                 part = case.parts[p.name] >> p.weight_exp << exp
                 a = case.arriving({**case.parts, p.name: part})

@@ -56,7 +56,8 @@ class Trace:
         spikes: population -> [S, T, *shape]; uint8 for spikes, int32 for graded values
             (`network.is_graded`: inputs that are not 0/1, readouts, whose value is v...).
         u, v: population -> int32 [S, T, *shape], after the step and its reset; empty unless
-            the probe asked for states. Other kinds have none.
+            the probe asked for states. Other kinds have none. A current beyond 32 bits, which
+            sums a thousand times the chip's can make, keeps its low 32.
         info: what else the backend reports (seconds, peak memory), plain numbers and strings.
             Under "note 1", "note 2"... it says how it is not the definition (`notes`).
     """
@@ -281,7 +282,17 @@ def digest_inputs(inputs: Mapping[str, npt.NDArray[Any]]) -> str:
     """SHA-256 over names, shapes and values of checked inputs, whatever their types."""
     h = hashlib.sha256()
     for name in sorted(inputs):
-        h.update(f"{name}\0{inputs[name].shape}\0".encode())
-        for part in _slices(inputs[name]):
-            h.update(np.ascontiguousarray(part, "<i4").data)
+        begin_input(h, name, inputs[name].shape)
+        add_frames(h, inputs[name])
     return h.hexdigest()
+
+
+def begin_input(h: hashlib._Hash, name: str, shape: Sequence[int]) -> None:
+    """Go on to an input of that shape, [S, T, *shape], in a digest of inputs."""
+    h.update(f"{name}\0{tuple(shape)}\0".encode())
+
+
+def add_frames(h: hashlib._Hash, frames: npt.NDArray[Any]) -> None:
+    """Add the next samples of an input to a digest of inputs."""
+    for part in _slices(frames):
+        h.update(np.ascontiguousarray(part, "<i4").data)

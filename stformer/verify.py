@@ -115,7 +115,8 @@ def compare(
     masks: dict[str, Mask] = {}
     for name in both:
         found, masks[name] = _compare_population(reference, other, network, name, states, explain)
-        populations.append(found)
+        computed = found.computed and (network is not None or not _is_input(reference, name))
+        populations.append(replace(found, computed=computed))
     return Report(
         network=reference.network,
         network_name=network.name if network else "",
@@ -132,6 +133,12 @@ def compare(
         else None,
         notes=(*reference.notes, *other.notes),
     )
+
+
+def _is_input(trace: Trace, name: str) -> bool:
+    """Whether a population is all that the run was given, which its digest tells."""
+    first = next(iter(trace.spikes)) == name  # inputs come first; the others need no digest
+    return first and digest_inputs({name: trace.spikes[name]}) == trace.inputs
 
 
 def _all_names(reference: Trace, other: Trace) -> list[str]:
@@ -160,14 +167,17 @@ def _check_pair(reference: Trace, other: Trace, network: Network | None) -> None
         )
     for trace in (reference, other):
         for kind in ("spikes", "u", "v"):
-            _check_shapes(trace, kind, network)
+            _check_arrays(trace, kind, network)
 
 
-def _check_shapes(trace: Trace, kind: str, network: Network | None) -> None:
-    """Files can hold anything: every array is [samples, steps, *shape of its population]."""
+def _check_arrays(trace: Trace, kind: str, network: Network | None) -> None:
+    """Backends and files can give anything: all are integers [samples, steps, *shape]."""
     arrays: Mapping[str, IntArray] = getattr(trace, kind)
     first = next(iter(trace.spikes.values()), None)
     for name, array in arrays.items():
+        where = f"trace of {trace.backend}, {kind} of population {name}"
+        if array.dtype.kind not in "biu":
+            raise InputError(where, f"an array of type {array.dtype}", "integers")
         allowed = list(array.shape if first is None or array.ndim < 2 else first.shape[:2])
         if network:
             allowed[1:] = [network.steps, *network[name].shape]
@@ -175,7 +185,7 @@ def _check_shapes(trace: Trace, kind: str, network: Network | None) -> None:
             allowed += array.shape[2:]
         if array.ndim < 2 or allowed != list(array.shape):
             raise InputError(
-                f"trace of {trace.backend}, {kind} of population {name}",
+                where,
                 f"an array of shape {list(array.shape)}",
                 f"{allowed}" if array.ndim >= 2 else "[samples, steps, ...]",
             )
@@ -192,7 +202,7 @@ def _differ(reference: Trace, other: Trace, name: str, kind: str) -> tuple[int, 
             "two of one shape [S, T, ...]",
         )
     different = a != b
-    return int(np.count_nonzero(different)), different.reshape(*a.shape[:2], -1).any(axis=2)
+    return int(np.count_nonzero(different)), different.any(axis=tuple(range(2, a.ndim)))
 
 
 def _compare_population(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from stformer.errors import InputError
 from stformer.network import Network
 from stformer.replay import needed
 from stformer.report import PopulationReport, Report
-from stformer.trace import Trace, spans
+from stformer.trace import Trace, add_frames, begin_input, spans
 from stformer.trace_file import TraceReader
 from stformer.verify import compare
 
@@ -42,24 +43,45 @@ def compare_files(
         pair = f"traces of {reference.backend} and {other.backend}"
         raise InputError(pair, f"{samples} and {other.samples} samples", "equal numbers")
     step = min(reference.window, other.window)
+    first = reference.records[0] if reference.records and network is None else None
+    digest = hashlib.sha256()  # of the first population, as if it were all of the inputs
+    if first:
+        begin_input(digest, first.name, (samples, *first.shape))
 
     def pairs() -> Iterator[tuple[Trace, Trace]]:
         for start, stop in spans(samples, step):
-            yield reference.part(start, stop), other.part(start, stop)
+            part = reference.part(start, stop)
+            if first:
+                add_frames(digest, part[first.name])
+            yield part, other.part(start, stop)
             progress(stop, samples)
 
     report = compare_parts(pairs(), network, states=states)
-    if report.first is None or network is None:
+    if network is not None:
+        return _explained(report, reference, other, network, step)
+    if first is None or digest.hexdigest() != reference.inputs:
+        return report
+    populations = (
+        replace(p, computed=p.computed and p.name != first.name) for p in report.populations
+    )
+    return replace(report, populations=tuple(populations))
+
+
+def _explained(
+    report: Report, reference: TraceReader, other: TraceReader, network: Network, step: int
+) -> Report:
+    """The first difference explained by more samples than a window of `step`, where that helps."""
+    if report.first is None:
         return report
     name, sample = report.first.population, report.first.sample
-    window = sample - sample % step, min(sample - sample % step + step, samples)
+    window = sample - sample % step, min(sample - sample % step + step, report.samples)
     start, stop = looked_at(network, name, sample)
-    start, stop = min(start, window[0]), min(max(stop, window[1]), samples)
+    start, stop = min(start, window[0]), min(max(stop, window[1]), report.samples)
     if (start, stop) == window:
         return report
     names = needed(network, name)
     right, wrong = (file.part(start, stop, names) for file in (reference, other))
-    first = compare(right, wrong, network, states=states).first
+    first = compare(right, wrong, network, states=report.states).first
     assert first is not None, "it differs as it did"
     return replace(report, first=replace(first, sample=sample))
 
@@ -81,7 +103,10 @@ def parts(
 def compare_parts(
     pairs: Iterable[tuple[Trace, Trace]], network: Network | None = None, *, states: bool = False
 ) -> Report:
-    """One report of traces that come in parts, at least one, in the order of the samples."""
+    """One report of traces that come in parts, at least one, in the order of the samples.
+
+    Without the network, an input is known as one only where one part is all samples.
+    """
     whole: Report | None = None
     for reference, other in pairs:
         explain = whole is None or whole.first is None

@@ -50,7 +50,7 @@ def test_what_a_bundle_holds(made: Path) -> None:
     with np.load(made / bundles.SAMPLES) as samples:
         assert np.array_equal(samples["inputs"], *INPUTS.values())
     proof = json.loads((made / "proof.json").read_text())
-    assert [r["proven"] for r in proof["reports"]] == [True]
+    assert [r["proven"] for r in proof["reports"]] == [True] == [proof["proven"]]
     assert json.loads((made / "mapping.json").read_text())["fits"] is True
     assert json.loads((made / "overflow.json").read_text())["proven"] is True
     from stformer.export import FORMATS
@@ -81,6 +81,12 @@ def test_any_changed_byte_is_named(made: Path, data: st.DataObject) -> None:
             bundles.check(made)
     finally:
         path.write_bytes(before)
+
+
+def test_nothing_compared_is_no_proof(tmp_path: Path) -> None:
+    samples = bundle.Samples(inputs=INPUTS)
+    bundle.make(tmp_path / "bare", NETWORK, samples, TARGET, backends=())
+    assert json.loads((tmp_path / "bare" / "proof.json").read_text())["proven"] is False
 
 
 def test_files_that_are_missing_or_more(copied: Path) -> None:

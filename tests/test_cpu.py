@@ -138,6 +138,7 @@ def test_graded_inputs_beyond_float32(high: int) -> None:
                     padding=(1, 1),
                 ),
                 Dense(name="d", pre="in", post="b", weight=rng.integers(-128, 128, (6, 36))),
+                OneToOne(name="o", pre="in", post="a", weight=-128, weight_exp=7),
             ),
         )
     )

@@ -192,6 +192,21 @@ def test_a_weight_shows_in_the_current(attention: tuple[Network, Trace]) -> None
     assert blind
 
 
+def test_every_weight_exponent_is_tried() -> None:
+    network, inputs = _sensitive("any")
+    reference = run(network, inputs)
+    for exp in range(2, 8):  # with 1 it counts twice
+        (synapse,) = network.incoming("p")
+        wrong = tuple(
+            replace(p, weight_exp=exp) if isinstance(p, Dense) else p for p in network.projections
+        )
+        other = posing(run(replace_network(network, projections=wrong), inputs), reference)
+        first = compare(reference, other, network).first
+        assert first is not None
+        detail = f"projection {synapse.name} has weight exponent {exp}, not 0"
+        assert (first.kind, detail in first.detail) == ("weight exponent", True), first.detail
+
+
 def test_wrong_inputs_of_a_backend_are_not_its_neurons_fault(
     attention: tuple[Network, Trace],
 ) -> None:

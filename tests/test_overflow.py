@@ -246,6 +246,13 @@ def test_currents_that_pile_up_wrap_in_the_end() -> None:
     assert not prove(fits, any_steps=True).proven
 
 
+def test_a_current_that_wraps_comes_back_from_the_other_end() -> None:
+    network = replace(summing_to(fx.ACCUMULATOR_MAX, du=0), steps=9)
+    trace = interpret.run(network, np.full((1, 9, 1), fx.ACCUMULATOR_MAX), probe=STATES)
+    assert observe(network, trace)["a"]["u"][0] < 0  # though nothing inhibits
+    check_inside(network, trace)
+
+
 def test_a_negative_membrane_has_no_reset() -> None:
     """Inhibition piles up where excitation fires: 24 bits last for four steps of -32,767."""
     post = lif("a", (1,), 100, 0)

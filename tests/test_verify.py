@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stformer import interpret
+from stformer import interpret, trace_tables
 from stformer.errors import InputError
 from stformer.network import Dense, Lif, Network
 from stformer.passes import replace_network
@@ -22,7 +23,9 @@ from stformer.report import Report
 from stformer.testing import SAMPLES, mutants, recurrent_network, sample_network
 from stformer.testing_traces import changed, frames_for, posing, run, without
 from stformer.trace import Inputs, Probe, Trace, numbered
+from stformer.trace_file import reading
 from stformer.verify import compare, verify
+from stformer.windows import compare_files
 
 STATES = Probe(states=True)
 
@@ -234,6 +237,45 @@ def test_comparing_nothing_is_a_failure(attention: tuple[Network, Trace]) -> Non
     assert "0 of 0" not in report.verdict
     assert compare(trace, replace(trace, u={}, v={}), network).equivalent
     assert not compare(nothing, nothing).equivalent
+    none = replace(trace, spikes={n: a[:0] for n, a in trace.spikes.items()}, u={}, v={})
+    assert compare(none, none, network).verdict.startswith("NOTHING COMPARED")
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_inputs_are_no_proof_where_the_network_is_not_given(
+    tmp_path: Path, windows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = sample_network("attention")
+    trace = run(network, frames_for(network, 4, seed=1), states=False)
+    (source,) = (p.name for p in network.inputs)
+    only = without(trace, *(n for n in trace.spikes if n != source))
+    quiet = {n: a if n == source else a * 0 for n, a in trace.spikes.items()}
+    monkeypatch.setattr(trace_tables, "MOST_SAMPLES", 3)
+    silent = replace(trace, spikes=quiet)
+    for one, word in ((only, "NOTHING"), (silent, "SILENT"), (trace, "EQUIVALENT")):
+        if windows:
+            one.save(tmp_path / "one.trace")
+            with reading(tmp_path / "one.trace") as a, reading(tmp_path / "one.trace") as b:
+                report = compare_files(a, b)
+        else:
+            report = compare(one, one)
+        assert report.verdict.startswith(word)
+        assert report.proven == (one is trace)
+
+
+@pytest.mark.parametrize("kind", ["spikes", "u", "v"])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64, object])
+def test_what_is_not_integers_is_refused(
+    attention: tuple[Network, Trace], kind: str, dtype: type[Any]
+) -> None:
+    """A NaN has no place in a report, and floats may round where integers differ."""
+    network, trace = attention
+    name, *_ = trace.u
+    arrays = {n: a.astype(dtype) if n == name else a for n, a in getattr(trace, kind).items()}
+    changes: dict[str, Any] = {kind: arrays}
+    for network_ in (network, None):
+        with pytest.raises(InputError, match=f"{kind} of population {name}: an array of type"):
+            compare(trace, replace(trace, **changes), network_, states=True)
 
 
 def test_what_one_side_lacks_is_told(attention: tuple[Network, Trace]) -> None:
@@ -247,9 +289,12 @@ def test_what_one_side_lacks_is_told(attention: tuple[Network, Trace]) -> None:
     stateless = next(n for n in trace.v)
     other = replace(trace, u={k: a for k, a in trace.u.items() if k != stateless})
     other = replace(other, v={k: a for k, a in trace.v.items() if k != stateless})
-    report = compare(trace, other, network, states=True)
-    assert report.equivalent
-    assert f"states not compared, one side did not record them: {stateless}" in report.to_text()
+    text = f"states not compared, one side did not record them: {stateless}"
+    currents = replace(trace, u={k: a for k, a in trace.u.items() if k != stateless})
+    for lacking in (other, currents):
+        report = compare(trace, lacking, network, states=True)
+        assert report.equivalent
+        assert text in report.to_text()
 
 
 def test_silence_is_equal_but_no_proof() -> None:
