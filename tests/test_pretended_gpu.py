@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from stformer.config import config_from  # noqa: E402
 from stformer.deploy.torch import TorchCuda  # noqa: E402
 from stformer.lower import lower_stformer  # noqa: E402
 from stformer.model import quantise  # noqa: E402
+from stformer.nn.neuron import Neuron, _Lif  # noqa: E402
 from stformer.sane import random_frames, sane_model  # noqa: E402
 from stformer.trace import Probe  # noqa: E402
 from stformer.training.pretended import OnGpu, can_pretend, pretended  # noqa: E402
@@ -72,6 +74,25 @@ def test_every_spike_and_state_is_the_reference_s(choice: dict[str, Any]) -> Non
     report = compare(expected, got, network, states=True)
     assert report.proven, report.to_text()
     assert "pretended" in str(got.info["gpu"])
+
+
+def test_gradients_of_a_neuron(gpu: None) -> None:
+    """`backward` itself is left out by the pretended one, so ours is called by hand."""
+    gradients = []
+    for device in ("cpu", "cuda"):
+        random = torch.Generator().manual_seed(1)
+        spikes, over, out = (torch.rand(4, 2, 3, 5, generator=random).to(device) for _ in range(3))
+        ctx = SimpleNamespace(
+            saved_tensors=(spikes.round(), over),
+            neuron=Neuron(),
+            bias_shape=torch.Size((3, 1)),
+            per_sum=0.5,
+            per_bias=0.25,
+            needs_input_grad=(True, True, False, False),
+        )
+        gradients.append([g.cpu() for g in _Lif.backward(ctx, out) if g is not None])
+    for one, other in zip(*gradients, strict=True):
+        assert one.any() and torch.equal(one, other)
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])

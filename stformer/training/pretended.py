@@ -7,8 +7,9 @@ device becomes a NumPy array. So what forgets to move a tensor fails here too, w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.utils import _pytree as pytree
@@ -81,7 +82,8 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _zero_gradients(loss: torch.Tensor) -> None:
-    waiting, seen = [loss.grad_fn], set()
+    waiting: list[Any] = [loss.grad_fn]
+    seen: set[Any] = set()
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
@@ -104,8 +106,7 @@ def pretended() -> Iterator[None]:
     `backward` makes gradients of zeros: torch's engine asks the driver for each device.
     """
     INNER._ensureCUDADeviceGuardSet()
-    overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
-    fakes: dict[str, Any] = {
+    cuda: dict[str, Any] = {
         "_lazy_init": lambda: None,
         "is_available": lambda: True,
         "device_count": lambda: 1,
@@ -113,20 +114,16 @@ def pretended() -> Iterator[None]:
         "is_bf16_supported": lambda *_: True,
         "get_device_name": lambda *_: "none, a pretended one",
     }
-    before = {name: getattr(torch.cuda, name) for name in fakes}
-    backward = torch.Tensor.backward
-    try:
-        torch.Tensor.backward = _zero_gradients  # type: ignore[assignment]
-        for name, fake in fakes.items():
-            setattr(torch.cuda, name, fake)
-        torch.__future__.set_overwrite_module_params_on_conversion(True)
+    future = torch.__future__
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.multiple(torch.cuda, **cuda))
+        stack.enter_context(mock.patch.object(torch.Tensor, "backward", _zero_gradients))
+        before = future.get_overwrite_module_params_on_conversion()
+        stack.callback(future.set_overwrite_module_params_on_conversion, before)
+        future.set_overwrite_module_params_on_conversion(True)
+        stack.callback(INNER._set_only_lift_cpu_tensors, False)
         INNER._set_only_lift_cpu_tensors(True)  # "cuda" in `torch.tensor` is a move then
         # Operations of cuDNN have no counterpart on the CPU.
-        with torch.backends.cudnn.flags(enabled=False), _Dispatch():  # type: ignore[no-untyped-call]
-            yield
-    finally:
-        INNER._set_only_lift_cpu_tensors(False)
-        torch.Tensor.backward = backward  # type: ignore[method-assign]
-        torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
-        for name, own in before.items():
-            setattr(torch.cuda, name, own)
+        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        stack.enter_context(_Dispatch())  # type: ignore[no-untyped-call]
+        yield
