@@ -19,7 +19,7 @@ import numpy.typing as npt
 from typing_extensions import assert_never
 
 from stformer import fixedpoint as fx
-from stformer.bounds import bounds
+from stformer.bounds import FLOAT32_EXACT, bounds
 from stformer.errors import Problem
 from stformer.machine import cores
 from stformer.network import (
@@ -45,7 +45,6 @@ from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs, sp
 
 CHUNK_BYTES = 2**26  # spikes and sums that one thread holds at a time
 BLOCK_BYTES = 2**22  # unfolded frames of a convolution: they should stay in the cache
-FLOAT32_EXACT = 2**24
 FLOAT64_EXACT = 2**53
 
 Ints: TypeAlias = npt.NDArray[Any]  # uint8 spikes, int32 or int64 sums and states

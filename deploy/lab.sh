@@ -17,6 +17,10 @@ if [ "${1:-}" = --dry-run ]; then
     DRY=1
     shift
 fi
+if [ "$#" -gt 1 ] || [[ "${1:-}" == -* ]]; then
+    echo "usage: bash SCRIPT [--dry-run] [RESULTS]" >&2
+    exit 2
+fi
 OUT=${1:-results-$NAME}
 
 say() { printf '\n== %s\n' "$*"; }
@@ -41,7 +45,8 @@ step() {
 }
 
 if [ -z "$DRY" ]; then
-    mkdir -p "$OUT"
+    # Not 1: that would read as "the spikes differ".
+    mkdir -p "$OUT" && [ -w "$OUT" ] || { echo "$OUT: cannot be written" >&2 && exit 2; }
 fi
 
 say "1 environment"

@@ -24,7 +24,8 @@ from lava.proc.sparse.models import PyDelaySparseModelBitAcc
 from lava.proc.sparse.process import DelaySparse as LavaDelaySparse
 from numpy.lib.stride_tricks import sliding_window_view
 
-EXACT_IN_FLOAT32 = 2**24  # any sum of integers below it is exact, in any order
+from stformer.bounds import FLOAT32_EXACT
+
 Floats = npt.NDArray[Any]  # float32 or float64
 Real = type[np.float32] | type[np.float64]
 
@@ -61,7 +62,7 @@ class PyConvModelFast(PyConvModelFixed):  # type: ignore[misc] # lava has no typ
             self._matrices = {}
             self._reach = int(np.abs(self.weight, dtype=np.int64).sum(axis=(1, 2, 3)).max())
         largest = int(np.abs(message_WHC, dtype=np.int64).max())
-        exact: Real = np.float32 if self._reach * largest < EXACT_IN_FLOAT32 else np.float64
+        exact: Real = np.float32 if self._reach * largest < FLOAT32_EXACT else np.float64
         if exact not in self._matrices:
             self._matrices[exact] = self._matrix(exact)
         patches = self._patches(message_WHC.astype(exact))

@@ -250,6 +250,17 @@ def read(path: str | Path, reading: Reading | None = None) -> Imported:
     return imported
 
 
+def check_reading(where: str, network: Network, reading: Reading) -> None:
+    """Raise InputError for what was given and stands in the file otherwise."""
+    shape = network.inputs[0].shape if len(network.inputs) == 1 else None
+    for what, given, said in (
+        ("steps", reading.steps, network.steps),
+        ("an input's shape", reading.shape, shape),
+    ):
+        if given not in (None, said):
+            raise InputError(where, f"{what} given as {given}", f"{said}, as the file says")
+
+
 def _kind(path: Path) -> str:
     """The format of a file, by what is at its root; of a folder, by its manifest."""
     from stformer.hdf5 import root_names

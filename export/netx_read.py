@@ -16,7 +16,7 @@ import numpy as np
 
 from stformer import fixedpoint as fx
 from stformer.errors import InputError, Unsupported
-from stformer.export import Imported, Note, Reading
+from stformer.export import Imported, Note, Reading, check_reading
 from stformer.export.netx_chains import BIAS_EXP
 from stformer.export.netx_layers import (
     Neuron,
@@ -59,6 +59,14 @@ def read(path: Path, reading: Reading) -> Imported:
     Raises:
         InputError, Unsupported: as there.
     """
+    found = _read(path, reading)
+    check_reading(str(path), found.network, reading)
+    if reading.dt is not None:
+        raise InputError(str(path), f"dt given as {reading.dt}", "none: netx counts steps")
+    return found
+
+
+def _read(path: Path, reading: Reading) -> Imported:
     if path.is_dir():
         return Imported(network=restore_folder(path), info={"producer": "stformer"})
     tree = read_tree(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stformer.errors import InputError, Unsupported
-from stformer.export import Imported, Reading
+from stformer.export import Imported, Reading, check_reading
 from stformer.export.nir_block import block_of, restore
 from stformer.export.nir_graph import DT
 from stformer.export.nir_import import read_foreign
@@ -30,11 +30,6 @@ def read(path: Path, reading: Reading) -> Imported:
 
 def _check_reading(path: Path, network: Network, reading: Reading) -> None:
     """What the file says can't be said otherwise."""
-    shape = network.inputs[0].shape if len(network.inputs) == 1 else None
-    for what, given, said in (
-        ("steps", reading.steps, network.steps),
-        ("dt", reading.dt, DT),
-        ("an input's shape", reading.shape, shape),
-    ):
-        if given not in (None, said):
-            raise InputError(str(path), f"{what} given as {given}", f"{said}, as the file says")
+    check_reading(str(path), network, reading)
+    if reading.dt not in (None, DT):
+        raise InputError(str(path), f"dt given as {reading.dt}", f"{DT}, as the file says")

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from stformer import fixedpoint as fx
-from stformer.bounds import bounds
+from stformer.bounds import FLOAT32_EXACT, bounds
 from stformer.network import (
     Conv,
     Graded,
@@ -28,7 +28,6 @@ from stformer.network import (
     effective_weight,
 )
 
-FLOAT32_EXACT = 2**24
 FLOAT64_EXACT = 2**53
 TOP = fx.STATE_MAX  # largest |u|
 CLIP = fx.STATE_MAX - 1  # largest |v|

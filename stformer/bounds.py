@@ -40,6 +40,7 @@ from stformer.network import (
 
 Int64 = npt.NDArray[np.int64]
 
+FLOAT32_EXACT = 2**24  # float32 holds all integers up to here: sums are exact in any order
 FAR = 2**56  # beyond every limit there is; larger sums count as this
 
 

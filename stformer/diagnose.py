@@ -21,7 +21,7 @@ from stformer.orders import orders
 from stformer.replay import Replayed, arriving_parts, delayed, delays, integrate, total
 from stformer.report import Side
 from stformer.single import shared_numbers, single_weights
-from stformer.suspects import affordable, case_of, fits, is_record, suspects
+from stformer.suspects import CARRIED, affordable, case_of, fits, is_record, suspects
 from stformer.trace import Trace
 
 REPLAYED = 16  # differing samples that a diagnosis looks at, the first ones
@@ -117,6 +117,19 @@ def classify(
         return "fed different spikes", f"{name} does what it should with the spikes it was fed"
     found = explain(network, name, other, samples)
     return _told(found) if found else ("unknown", _by_states(network, name, other, at))
+
+
+def looked_at(network: Network, name: str, sample: int) -> tuple[int, int]:
+    """(start, stop) of the samples around the first that differs which tell `classify` most.
+
+    Args:
+        network, name: as there.
+        sample: the first that differs; `stop` may lie beyond the last that there is.
+    """
+    most = 2 * affordable(network, name)
+    carried = sample < min(CARRIED, most)  # what is carried over is followed from the start
+    start = 0 if carried else max(sample - min(BESIDE, most), 0)
+    return start, sample + min(REPLAYED, most)
 
 
 def explain(

@@ -52,8 +52,8 @@ def atomic_folder(path: str | Path, mark: str) -> Iterator[Path]:
     """Yield an empty folder to write into; the target appears, whole, when the block ends well.
 
     Args:
-        path: the target; a folder there is replaced if it is empty or holds a file `mark`,
-            which shows that it was written this way.
+        path: the target; a folder there is replaced if it is empty, or holds a file `mark`,
+            which shows that it was written this way, and no file that the new one has not.
         mark: name of a file that the block writes.
 
     Raises:
@@ -67,7 +67,9 @@ def atomic_folder(path: str | Path, mark: str) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         assert (temporary / mark).is_file(), f"{mark} was not written"
-        if target.exists():  # two renames: between them the name is free, and nothing is lost
+        if target.exists():
+            _check_nothing_is_lost(str(path), target, temporary)
+            # Two renames: between them the name is free, and nothing is lost.
             os.rename(target, aside)
         os.rename(temporary, target)
     except OSError as e:
@@ -92,6 +94,19 @@ def check_folder(where: str, target: Path, mark: str) -> None:
         raise InputError(where, "a folder with other things", "a new or empty folder")
     if not target.parent.is_dir():
         raise InputError(where, f"no folder '{target.parent}'", "a path in an existing folder")
+
+
+def _check_nothing_is_lost(where: str, target: Path, new: Path) -> None:
+    """`manifest.json` is a name that others use too: a folder of theirs must not be replaced."""
+    for path in sorted(target.rglob("*")):
+        name = path.relative_to(target)
+        if not path.is_dir() and not (new / name).is_file():
+            raise InputError(
+                where,
+                f"a folder with '{name}', which is not written again",
+                "a new or empty folder, or one with nothing else in it",
+                "remove that, or give another name",
+            )
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

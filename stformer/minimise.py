@@ -12,6 +12,8 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,9 +26,9 @@ from stformer.errors import InputError, StformerError
 from stformer.files import atomic_folder
 from stformer.network import Input, IntArray, Network, is_graded
 from stformer.passes import assign_latency
-from stformer.replay import sent
+from stformer.replay import needed, sent
 from stformer.report import Difference, Report
-from stformer.trace import Probe, Trace, check_inputs, digest_inputs
+from stformer.trace import Part, Probe, Trace, check_inputs, cut, digest_inputs
 from stformer.verify import compare
 
 Frames: TypeAlias = Mapping[str, npt.NDArray[np.int32]]
@@ -82,10 +84,29 @@ def minimise(
     Raises:
         InputError: the traces do not differ, or do not tell what fed the population.
     """
-    report = compare(reference, other, network, states=states)
-    if report.first is None:
+    first = compare(reference, other, network, states=states).first
+    if first is None:
         raise InputError("the traces", "no difference", "two that differ")
-    first = report.first
+    right, wrong = partial(cut, reference), partial(cut, other)
+    return smallest(network, right, wrong, first, states=states, run=run)
+
+
+def smallest(
+    network: Network,
+    reference: Part,
+    other: Part,
+    first: Difference,
+    *,
+    states: bool = False,
+    run: RunBoth | None = None,
+) -> Piece:
+    """`minimise` of traces whose first difference is known: its sample and few before are read.
+
+    Args:
+        network, states, run: as there.
+        reference, other: read samples of the two traces; a `TraceReader.part`, say.
+        first: of their comparison.
+    """
 
     def pieces() -> Iterator[Piece]:
         return _pieces(network, reference, other, first, states)
@@ -99,21 +120,26 @@ def minimise(
         again = compare(ours, theirs, piece.network, states=states)
         if _same(again, first, piece.samples):
             return replace(piece, reference=ours, other=theirs, report=again, repeats=True)
-    smallest = next(pieces(), None)
-    if smallest is None:
+    least = next(pieces(), None)
+    if least is None:
         raise InputError(
             f"population {first.population}",
             "no record of what fed it, nor of the network's inputs",
             "traces of all populations",
         )
-    return next((piece for piece in pieces() if _explains(piece, first)), smallest)
+    # Other populations' records explain no more than those of this one and its sources.
+    whole = least.network is network
+    alike = takewhile(lambda piece: (piece.network is network) == whole, pieces())
+    return next((piece for piece in alike if _explains(piece, first)), least)
 
 
 def _pieces(
-    network: Network, reference: Trace, other: Trace, first: Difference, states: bool
+    network: Network, reference: Part, other: Part, first: Difference, states: bool
 ) -> Iterator[Piece]:
     """From the smallest to the whole; only those whose records show the difference."""
-    ahead = any(p.delay < 0 for p in network.incoming(first.population))
+    name = first.population
+    names = needed(network, name)
+    ahead = any(p.delay < 0 for p in network.incoming(name))
     until = network.steps if ahead else first.step + 1
     before = range(max(0, first.sample - MOST_BEFORE), first.sample)
     choices: list[tuple[int, ...]] = [(first.sample,)]
@@ -122,10 +148,12 @@ def _pieces(
     plans = [(True, choices[0], until), *((True, chosen, network.steps) for chosen in choices)]
     plans += [(False, chosen, network.steps) for chosen in choices]
     for alone, chosen, steps in dict.fromkeys(plans):
-        part = _alone(network, reference, first.population, chosen, steps) if alone else network
+        span = chosen[0], chosen[-1] + 1, names if alone else None
+        ours, theirs = (trace(*span) for trace in (reference, other))
+        part = _alone(network, ours, name, steps) if alone else network
         if part is None:
             continue
-        records = [_cut(network, trace, part, chosen, steps) for trace in (reference, other)]
+        records = [_cut(network, trace, part, steps) for trace in (ours, theirs)]
         if any(p.name not in records[0].spikes for p in part.inputs):
             continue
         fed = {p.name: records[0].spikes[p.name] for p in part.inputs}
@@ -144,9 +172,7 @@ def _pieces(
             )
 
 
-def _alone(
-    network: Network, trace: Trace, name: str, samples: Sequence[int], steps: int
-) -> Network | None:
+def _alone(network: Network, trace: Trace, name: str, steps: int) -> Network | None:
     """A population with inputs in its sources' place; None without sources or a record of them."""
     if all(p.pre == name for p in network.incoming(name)):
         return None
@@ -161,7 +187,7 @@ def _alone(
         if isinstance(population, Input):
             low, high = population.low, population.high
         elif is_graded(population):
-            part = record[list(samples), :steps]
+            part = record[:, :steps]
             low, high = min(int(part.min()), 0), max(int(part.max()), 2)  # not (0, 1): no spikes
         inputs.append(Input(name=source, shape=population.shape, low=low, high=high))
     alone = Network(
@@ -173,14 +199,11 @@ def _alone(
     return assign_latency(alone)
 
 
-def _cut(whole: Network, trace: Trace, part: Network, samples: Sequence[int], steps: int) -> Trace:
+def _cut(whole: Network, trace: Trace, part: Network, steps: int) -> Trace:
     """What a trace of the whole tells of a part."""
-    chosen = list(samples)
 
-    def cut(arrays: Mapping[str, IntArray]) -> dict[str, IntArray]:
-        return {
-            p.name: arrays[p.name][chosen, :steps] for p in part.populations if p.name in arrays
-        }
+    def some(arrays: Mapping[str, IntArray]) -> dict[str, IntArray]:
+        return {p.name: arrays[p.name][:, :steps] for p in part.populations if p.name in arrays}
 
     spikes = dict(trace.spikes)
     for p in part.inputs:
@@ -190,7 +213,8 @@ def _cut(whole: Network, trace: Trace, part: Network, samples: Sequence[int], st
     computed = {p.name for p in part.populations if not isinstance(p, Input)}
     u = {k: a for k, a in trace.u.items() if k in computed}
     v = {k: a for k, a in trace.v.items() if k in computed}
-    return replace(trace, network=part.digest(), spikes=cut(spikes), u=cut(u), v=cut(v), info={})
+    spikes, u, v = map(some, (spikes, u, v))
+    return replace(trace, network=part.digest(), spikes=spikes, u=u, v=v, info={})
 
 
 def _same(report: Report, first: Difference, samples: Sequence[int]) -> bool:
@@ -205,12 +229,15 @@ def _same(report: Report, first: Difference, samples: Sequence[int]) -> bool:
 
 
 def _explains(piece: Piece, first: Difference) -> bool:
-    """Whether the whole's class still fits; no sample is known to be right but those here."""
+    """Whether the whole's class still fits; no sample is known to be right but those here.
+
+    The last one is the first that differs.
+    """
     if isinstance(piece.network[first.population], Input) or first.kind == "unknown":
         return True
     assert piece.report.first is not None
-    everything = np.arange(piece.other.samples)
-    found = explain(piece.network, first.population, piece.other, everything)
+    wrong = np.array([piece.other.samples - 1])
+    found = explain(piece.network, first.population, piece.other, wrong)
     return first.kind in {e.kind for e in found}
 
 

@@ -136,7 +136,7 @@ def _divergence(c: Comparison, d: Difference) -> list[str]:
     note = (
         f"Sample {c.sample}, a column per time step, a line per neuron. Blue: equal. Red: "
         f"different, in the first picture filled where {wrong} sent something and hollow where "
-        "only the other one did."
+        f"only {right} did."
     )
     out += [html.row(figures), html.paragraph(note)]
     others = [n for n in _drawable(c) if n != d.population]

@@ -94,6 +94,17 @@ def sent(network: Network, trace: Trace, name: str) -> IntArray | None:
     return None
 
 
+def needed(network: Network, name: str) -> set[str]:
+    """Populations of whose records a replay can make use: it, its sources, theirs if relays."""
+    found, left = {name}, [p.pre for p in network.incoming(name)]
+    while left:
+        source = left.pop()
+        if source not in found and isinstance(network[source], Relay):
+            left += [p.pre for p in network.incoming(source)]
+        found.add(source)
+    return found
+
+
 def delayed(x: npt.NDArray[Any], steps: int) -> npt.NDArray[Any]:
     """x[:, t - steps] at t, 0 where there is none; nothing crosses from sample to sample."""
     if not steps:

@@ -177,14 +177,15 @@ class Report:
     def verdict(self) -> str:
         """One line."""
         pair = f"{self.other} against {self.reference}"
-        if why := self.nothing_compared:
-            return f"NOTHING COMPARED  {pair}: {why}"
-        if not self.equivalent:
+        why = self.nothing_compared
+        if self.differences or self.state_differences:  # says more than what was not compared
             states = f", {self.state_differences:,} of {self.states_compared:,} states"
             return (
                 f"DIFFERENT  {pair}: {self.differences:,} of {self.compared:,} values"
-                f"{states if self.states else ''} differ"
+                f"{states if self.states_compared else ''} differ{f'; {why}' if why else ''}"
             )
+        if why:
+            return f"NOTHING COMPARED  {pair}: {why}"
         if self.silent:
             return (
                 f"SILENT  {pair}: {self.compared:,} values are equal, and none of them is a spike"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -113,13 +113,29 @@ class Trace:
         save_trace(path, self)
 
 
-def cut(trace: Trace, start: int, stop: int) -> Trace:
-    """Samples start...stop - 1, copied, so that the others can be let go; `inputs` stays."""
+# Samples start...stop - 1 of some populations, None for all: `partial(cut, trace)`, or
+# `stformer.trace_file.TraceReader.part` of a trace that is in no memory.
+Part: TypeAlias = Callable[[int, int, Collection[str] | None], Trace]
+
+
+def cut(trace: Trace, start: int, stop: int, names: Collection[str] | None = None) -> Trace:
+    """Samples start...stop - 1, copied, so that the others can be let go; `inputs` stays.
+
+    Args:
+        trace, start, stop: what to cut.
+        names: populations whose records stay, of those that there are; None for all.
+    """
 
     def some(arrays: Mapping[str, IntArray]) -> dict[str, IntArray]:
-        return {name: a[start:stop].copy() for name, a in arrays.items()}
+        kept = [name for name in arrays if names is None or name in names]
+        return {name: arrays[name][start:stop].copy() for name in kept}
 
     return replace(trace, spikes=some(trace.spikes), u=some(trace.u), v=some(trace.v))
+
+
+def spans(samples: int, step: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of `step` samples at a time, at least one; of no samples (0, 0)."""
+    return ((i, min(i + step, samples)) for i in range(0, max(samples, 1), max(step, 1)))
 
 
 def joined(parts: Sequence[Trace], inputs: str) -> Trace:

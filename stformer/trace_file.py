@@ -10,7 +10,7 @@ nobody changed it. Neither writing nor reading holds more than a window or what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -197,8 +197,12 @@ class TraceReader:
         """Bytes of one sample in memory."""
         return sum(r.size for r in self.records)
 
-    def part(self, start: int, stop: int) -> Trace:
-        """Samples start...stop - 1, 0 <= start < stop <= samples; `inputs` is all samples'.
+    def part(self, start: int, stop: int, names: Collection[str] | None = None) -> Trace:
+        """Samples start...stop - 1; `inputs` is all samples'.
+
+        Args:
+            start, stop: 0 <= start <= stop <= samples; of no samples it is `head`.
+            names: populations whose records stay, of those that there are; None for all.
 
         Raises:
             InputError: they are damaged, or not what was written.
@@ -208,9 +212,10 @@ class TraceReader:
             first = index * self.window
             whole = self._read(index)
             low, high = max(start - first, 0), min(stop - first, whole.samples)
-            parts.append(whole if high - low == whole.samples else cut(whole, low, high))
-        if len(parts) == 1:
-            return parts[0]
+            uncut = names is None and high - low == whole.samples
+            parts.append(whole if uncut else cut(whole, low, high, names))
+        if len(parts) < 2:
+            return parts[0] if parts else self.head
         return replace(joined(parts, self.inputs), info=self.info)
 
     def _read(self, index: int) -> Trace:
@@ -256,10 +261,8 @@ def load_trace(path: str | Path, *, limit: int = LIMIT) -> Trace:
     with reading(path, limit=limit) as file:
         size = file.samples * file.size
         if size > limit:
-            do = "`stformer verify --traces` reads it window by window"
+            do = "`stformer.trace_file.reading` reads it window by window"
             raise InputError(str(path), f"{size} bytes unpacked", f"up to {limit}", do)
-        if not file.samples:
-            return file.head
         return file.part(0, file.samples)
 
 

@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from stformer.diagnose import looked_at
 from stformer.errors import InputError
 from stformer.network import Network
+from stformer.replay import needed
 from stformer.report import PopulationReport, Report
-from stformer.trace import Trace, add_frames, begin_input
+from stformer.trace import Trace, add_frames, begin_input, spans
 from stformer.trace_file import TraceReader
 from stformer.verify import compare
 
@@ -25,8 +27,8 @@ def compare_files(
     """`stformer.verify.compare` for two trace files, a window of samples at a time.
 
     The report is the same but for what needs other samples: the first difference is explained
-    by the samples of its own window, and whether a population itself is wrong is found out in
-    that window only.
+    by the samples of its own window and some around it (`stformer.diagnose.looked_at`), and
+    whether a population itself is wrong is found out in that window only.
 
     Args:
         reference, other, network, states: as there.
@@ -40,30 +42,62 @@ def compare_files(
     if samples != other.samples:
         pair = f"traces of {reference.backend} and {other.backend}"
         raise InputError(pair, f"{samples} and {other.samples} samples", "equal numbers")
-    step = max(min(reference.window, other.window), 1)
-    first = reference.records[0] if reference.records else None
+    step = min(reference.window, other.window)
+    first = reference.records[0] if reference.records and network is None else None
     digest = hashlib.sha256()  # of the first population, as if it were all of the inputs
     if first:
         begin_input(digest, first.name, (samples, *first.shape))
 
     def pairs() -> Iterator[tuple[Trace, Trace]]:
-        for start in range(0, samples, step):
-            stop = min(start + step, samples)
+        for start, stop in spans(samples, step):
             part = reference.part(start, stop)
-            if first and network is None:
+            if first:
                 add_frames(digest, part[first.name])
             yield part, other.part(start, stop)
             progress(stop, samples)
-        if not samples:
-            yield reference.head, other.head
 
     report = compare_parts(pairs(), network, states=states)
+    if network is not None:
+        return _explained(report, reference, other, network, step)
     if first is None or digest.hexdigest() != reference.inputs:
         return report
     populations = (
         replace(p, computed=p.computed and p.name != first.name) for p in report.populations
     )
     return replace(report, populations=tuple(populations))
+
+
+def _explained(
+    report: Report, reference: TraceReader, other: TraceReader, network: Network, step: int
+) -> Report:
+    """The first difference explained by more samples than a window of `step`, where that helps."""
+    if report.first is None:
+        return report
+    name, sample = report.first.population, report.first.sample
+    window = sample - sample % step, min(sample - sample % step + step, report.samples)
+    start, stop = looked_at(network, name, sample)
+    start, stop = min(start, window[0]), min(max(stop, window[1]), report.samples)
+    if (start, stop) == window:
+        return report
+    names = needed(network, name)
+    right, wrong = (file.part(start, stop, names) for file in (reference, other))
+    first = compare(right, wrong, network, states=report.states).first
+    assert first is not None, "it differs as it did"
+    return replace(report, first=replace(first, sample=sample))
+
+
+def parts(
+    file: TraceReader, progress: Callable[[int, int], None] = lambda *_: None
+) -> Iterator[Trace]:
+    """All samples of a trace file, a window at a time; of none, its head.
+
+    Args:
+        file: to read.
+        progress: called with (samples done, samples in all).
+    """
+    for start, stop in spans(file.samples, file.window):
+        yield file.part(start, stop)
+        progress(stop, file.samples)
 
 
 def compare_parts(

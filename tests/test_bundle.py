@@ -182,6 +182,8 @@ def test_the_commands(call: Call, tmp_path: Path) -> None:
     assert "--check" in call.fails("deploy", out)
     assert "leave the other flags out" in call.fails("deploy", out, "--check", "--dry-run")
     assert "-o SCRIPT" in call.fails("deploy", out, "--site", "s.toml")
+    inside = call.fails("deploy", out, "--site", out / "site.toml", "-o", out / "run.sh")
+    assert "a place outside of it" in inside and not (out / "run.sh").exists()
     assert "names none" in call.fails(*words, "-o", out, "--backend", ",")
     assert "'nowhere'" in call.fails(*words, "-o", out, "--hardware", "nowhere")
     assert "other things" in call.fails(*words, "-o", tmp_path)

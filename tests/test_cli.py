@@ -82,6 +82,13 @@ def test_info_counts(call: Call, model: Path, network: Network) -> None:
         assert p.name in out
 
 
+def test_info_says_where_it_cuts(call: Call, tmp_path: Path, network: Network) -> None:
+    storage.save(tmp_path / "m.stf", network, provenance={"words": "many " * 100})
+    lines = call("info", tmp_path / "m.stf")[1].splitlines()
+    (line,) = [line for line in lines if line.startswith("words")]
+    assert line.endswith("many …") and len(line) <= 200
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_synapses_are_counted_as_they_act(name: str) -> None:
     """One spike at a time through weights of 1: the sum of all that arrives is the count."""

@@ -143,7 +143,7 @@ def test_data_that_is_not_there(call: Call, tmp_path: Path, model: Path) -> None
     run = ("run", model, "--backend", "reference")
     assert "no such file" in call.fails(*run, "--data", tmp_path / "gone.npz")
     assert "no such file" in call.fails(*run, "--data", "gone.npy")
-    assert str(tmp_path) in call.fails(*run, "--data", tmp_path)
+    assert f"{tmp_path}: a folder" in call.fails(*run, "--data", tmp_path)
     message = call.fails(*run, "--data", "digit")
     assert "'digit'" in message
     assert "digits" in message
@@ -202,3 +202,15 @@ def test_networks_with_several_inputs_take_arrays_by_name(
     np.savez(tmp_path / "half.npz", **{first: arrays[first]})
     assert "an array '" in call.fails(*run, tmp_path / "half.npz")
     assert f"an .npz file with {', '.join(arrays)}" in call.fails(*run, data)
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("words", [["run", "--backend", "cpu"], ["prove"], ["bundle", "-o", "b"]])
+def test_a_network_without_inputs_takes_no_data(
+    words: list[str], given: bool, call: Call, tmp_path: Path, data: Path
+) -> None:
+    free = Network(name="free", steps=4, populations=(lif("p", (2,)),), projections=())
+    storage.save(tmp_path / "f.stf", free)
+    samples = ["--data", data] if given else ["--samples", "3"]
+    message = call.fails(words[0], tmp_path / "f.stf", *words[1:], *samples)
+    assert "network free: no input" in message

@@ -215,7 +215,17 @@ def test_an_interrupt_is_told_in_a_line(
     assert not out.exists()
 
 
-def test_a_real_interrupt(tmp_path: Path, model: Path, frames: Any) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGHUP, 129, "ended by SIGHUP"),
+    ],
+)
+def test_a_real_interrupt(
+    tmp_path: Path, model: Path, frames: Any, number: int, code: int, said: str
+) -> None:
     np.save(tmp_path / "many.npy", np.repeat(frames, 20000, axis=0))
     (tmp_path / "t").write_text("old")
     words = ["run", "m.stf", "--backend", "reference", "--data", "many.npy", "-o", "t", "-v"]
@@ -232,11 +242,22 @@ def test_a_real_interrupt(tmp_path: Path, model: Path, frames: Any) -> None:
         if "samples of many.npy" in line:
             break
     time.sleep(0.3)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     out, err = child.communicate(timeout=60)
-    assert (child.returncode, out, err) == (130, "", "stformer: interrupted\n")
+    assert (child.returncode, out, err) == (code, "", f"stformer: {said}\n")
     assert (tmp_path / "t").read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.stf", "many.npy", "t"]
+
+
+def test_nowhere_to_say_it(tmp_path: Path, model: Path) -> None:
+    """Exit codes are right where standard output or error was closed or is full."""
+    done = process("info", model, cwd=tmp_path, stdout=None, before=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")
+
+    def full() -> None:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
+
+    assert process("info", "gone.stf", cwd=tmp_path, before=full).returncode == 2
 
 
 def test_verbose_says_where_an_error_came_from(call: Call, tmp_path: Path) -> None:

@@ -91,9 +91,15 @@ def test_a_folder_is_written_replaced_and_never_mistaken(
     target = tmp_path / "out"
     done = export.export("text", network, target)
     assert sorted(done.files) == [MANIFEST, "more/a.bin"]
-    (target / "old").write_text("")
     export.export("text", network, target)
-    assert not (target / "old").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+    # Others have files of the manifest's name too, and users keep their notes beside ours.
+    (target / "src").mkdir()
+    (target / "src" / "notes").write_text("mine")
+    with pytest.raises(InputError, match="'src/notes', which is not written again"):
+        export.export("text", network, target)
+    assert (target / "src" / "notes").read_text() == "mine"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
     other = tmp_path / "mine"

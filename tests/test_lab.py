@@ -129,6 +129,16 @@ def test_without_a_chip_the_script_says_so(made: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "bundle.json").exists()
 
 
+def test_what_is_wrong_with_the_call_is_no_difference(made: Path, tmp_path: Path) -> None:
+    text = render(made, Loihi(backend="lava-sim"))
+    for words in (["--help"], ["--dry-run", "--now"], ["a", "b"]):
+        done = start(text, tmp_path, *words)
+        assert (done.returncode, done.stdout) == (2, ""), words
+        assert "usage: bash SCRIPT [--dry-run] [RESULTS]" in done.stderr
+    done = start(text, tmp_path, "run.sh/out")
+    assert done.returncode == 2 and "run.sh/out: cannot be written" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_rehearsal_runs_all_but_the_chip(made: Path, tmp_path: Path, call: Call) -> None:
     pytest.importorskip("lava", reason="Lava is not installed")

@@ -280,6 +280,19 @@ def test_a_dense_layer_without_neurons_is_a_readout(tmp_path: Path) -> None:
     assert isinstance(found.network["input"], Input)
 
 
+@pytest.mark.parametrize(
+    ("reading", "part"),
+    [
+        (Reading(steps=3, shape=(9, 9, 9)), r"shape given as \(9, 9, 9\); allowed: \(4,\)"),
+        (Reading(steps=3, dt=0.1), "netx counts steps"),
+    ],
+)
+def test_nothing_that_is_given_is_ignored(reading: Reading, part: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.net", [dense(5, 4, 1)])
+    with pytest.raises(InputError, match=part):
+        export.read(path, reading)
+
+
 SLAYER = """
 import sys
 import h5py, torch

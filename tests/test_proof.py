@@ -160,6 +160,7 @@ def test_the_first_difference_is_drawn(broken: tuple[Network, Trace, Trace, str]
     first = made.reports[0].first
     assert first is not None
     assert f"Class: {first.kind}" in text
+    assert "filled where bad sent something and hollow where only reference did" in text
     rings = [d for t, d in page.elements if t == "circle" and d.get("r") == "8"]
     assert [(d["cx"], d["cy"]) for d in rings] == [("27", "4.0")]  # step 1, neuron 0
     assert page.count("polyline") == 2  # v of both

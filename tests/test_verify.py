@@ -230,6 +230,11 @@ def test_comparing_nothing_is_a_failure(attention: tuple[Network, Trace]) -> Non
     report = compare(trace, replace(trace, u={}, v={}), network, states=True)
     assert not report.equivalent
     assert "states were asked for" in report.verdict
+    name = trace.populations[-1]
+    changed = trace.spikes | {name: trace[name] ^ 1}
+    report = compare(trace, replace(trace, spikes=changed, u={}, v={}), network, states=True)
+    assert report.verdict.startswith("DIFFERENT") and "states were asked for" in report.verdict
+    assert "0 of 0" not in report.verdict
     assert compare(trace, replace(trace, u={}, v={}), network).equivalent
     assert not compare(nothing, nothing).equivalent
     none = replace(trace, spikes={n: a[:0] for n, a in trace.spikes.items()}, u={}, v={})

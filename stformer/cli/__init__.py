@@ -3,14 +3,18 @@
 A command is a module of this package with `add_arguments(parser)` and `run(args) -> int`; it is
 imported when it is called, and imports what is heavy inside its functions, so that `--help` is
 quick. Exit codes: 0 done and positive, 1 done and negative, 2 the user's mistake, 3 something
-is not installed; 70 a bug, 130 interrupted, 141 nobody reads our output.
+is not installed; 70 a bug, 130 interrupted, 143 ended by SIGTERM (129 by SIGHUP), 141 nobody
+reads our output.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -129,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args is None:
                 return _flushed(0)
             verbose = bool(args.verbose)
-            return _flushed(int(import_module(_module(args.command)).run(args)))
+            with _ended_as_interrupted():
+                return _flushed(int(import_module(_module(args.command)).run(args)))
         except BrokenPipeError:
             raise
         except OSError as e:  # a device that fails under our hands; files have better messages
@@ -141,14 +146,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         return e.code if isinstance(e.code, int) else 0
     except MemoryError:
         return _fail("out of memory; fewer --samples need less", 2, verbose)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130, False)
+    except KeyboardInterrupt as e:
+        number = e.args[0] if e.args else signal.SIGINT
+        why = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+        return _fail(why, 128 + number, False)
     except BrokenPipeError:
         _give_up_output()
         return 141
     except Exception as e:
         # Not 1: a bug must not read as "the spikes differ".
         return _fail(f"this is a bug of stformer: {type(e).__name__}: {e}", 70, True)
+
+
+@contextmanager
+def _ended_as_interrupted() -> Iterator[None]:
+    """A batch system's SIGTERM and a lost terminal's SIGHUP leave no half file, as Ctrl-C."""
+
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait
+        raise KeyboardInterrupt(signal.Signals(number))
+
+    heeded: list[signal.Signals] = []
+    # torchrun ends its processes while they wait for each other, where Python does not get to run.
+    if (
+        threading.current_thread() is threading.main_thread()
+        and os.environ.get("WORLD_SIZE", "1") == "1"
+    ):
+        both = (signal.SIGTERM, signal.SIGHUP)
+        heeded = [s for s in both if signal.getsignal(s) is signal.SIG_DFL]  # not under nohup
+    for number in heeded:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in heeded:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _parse(words: list[str]) -> argparse.Namespace | None:
@@ -184,7 +216,8 @@ def _module(name: str) -> str:
 
 def _flushed(code: int) -> int:
     """A full disk or closed pipe behind standard output shows here, not after the exit code."""
-    sys.stdout.flush()
+    if sys.stdout is not None:  # as it is where it was closed before we began
+        sys.stdout.flush()
     return code
 
 
@@ -203,6 +236,7 @@ def _fail(message: str, code: int, verbose: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    label = "" if code == 130 else "error: "
-    print(f"stformer: {label}{printable(message)}", file=sys.stderr)
+    label = "" if code > 128 else "error: "
+    with suppress(OSError):  # nowhere to say it; the exit code still tells
+        print(f"stformer: {label}{printable(message)}", file=sys.stderr, flush=True)
     return code

@@ -47,6 +47,8 @@ def read_data(path: Path, network: Network) -> Data:
     names = [p.name for p in network.inputs]
     keys = dict(zip(["inputs"] if len(names) == 1 else names, names, strict=True))
     if path.suffix not in ARRAYS:
+        if path.is_dir():
+            raise InputError(where, "a folder", "a data set's name, .npy or .npz")
         raise InputError(where, f"a file '{path.suffix}'", "a data set's name, .npy or .npz")
     if not path.is_file():
         found = "no file" if path.exists() else "no such file"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stformer.minimise import RunBoth
     from stformer.network import Network
     from stformer.report import Report
-    from stformer.trace import Inputs, Probe, Trace
+    from stformer.trace import Inputs, Part, Probe, Trace
 
 
 def check_case(path: str) -> None:
@@ -28,7 +28,7 @@ def check_case(path: str) -> None:
 def save_smallest(
     args: argparse.Namespace,
     network: Network | None,
-    found: Sequence[tuple[Report, tuple[Trace, Trace]]],
+    found: Sequence[tuple[Report, tuple[Part, Part]]],
     backends: tuple[str, Sequence[str]] | None,
 ) -> None:
     """Write the smallest piece of the first comparison that differs; a note where none does.
@@ -36,16 +36,17 @@ def save_smallest(
     Args:
         args: of the command.
         network: what ran.
-        found: comparisons and their traces.
+        found: comparisons, and what reads their traces.
         backends: the reference's name and the others', where they can run again.
     """
-    from stformer.minimise import minimise, save_case
+    from stformer.minimise import save_case, smallest
 
     differing = [i for i, (report, _) in enumerate(found) if report.first]
     if not differing or network is None:
         note(f"nothing differs, so {args.output} was not written")
         return
-    report, (reference, other) = found[differing[0]]
+    report, traces = found[differing[0]]
+    assert report.first is not None
     if len(differing) > 1:
         note(f"{args.output} is of {report.other}, the first backend that differs")
     run, command = None, None
@@ -55,7 +56,7 @@ def save_smallest(
         command = f"stformer verify network.stf --data inputs.npz --backend {name}"
         command += f" --against {against}" if against != "reference" else ""
         command += " --state" if args.state else ""
-    piece = minimise(network, reference, other, states=args.state, run=run)
+    piece = smallest(network, *traces, report.first, states=args.state, run=run)
     save_case(args.output, piece, report, command)
     note(
         f"wrote {args.output}: {len(piece.network.populations)} populations, "

@@ -114,10 +114,13 @@ def load_data(args: argparse.Namespace, network: Network) -> Data:
 
     Raises:
         InputError: no data named for a model that is not the packaged one, an unknown data
-            set, a file that is not one of arrays, arrays that do not fit the network.
+            set, a file that is not one of arrays, arrays that do not fit the network, a network
+            without inputs.
     """
     from stformer.trace import fitting
 
+    if not network.inputs:
+        raise InputError(f"network {network.name}", "no input", "one that samples can go into")
     data = _find_data(args, network)
     there = data.samples
     if args.samples and args.samples > there:

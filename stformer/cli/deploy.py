@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stformer.cli.common import check_output, emit
 from stformer.cli.parser import UsageError
+from stformer.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("stformer deploy: give --check, or --site SITE.toml")
     if args.output:
         check_output(args.output, args.site)
+        if Path(args.bundle).resolve() in Path(args.output).resolve().parents:
+            found = f"a place in the bundle {args.bundle}, which holds its own files only"
+            raise InputError(args.output, found, "a place outside of it")
     manifest = bundle.check(args.bundle, args.seal)
     plain = asdict(manifest) | {"checked": True, "script": args.output}
     if not args.site:

@@ -61,10 +61,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _activity(args: argparse.Namespace, network: Network) -> tuple[str, Activity]:
     from stformer.deploy.energy import activity
-    from stformer.trace import Trace
+    from stformer.trace_file import reading
+    from stformer.windows import parts
 
     if args.trace:
-        return args.trace, activity(network, [Trace.load(args.trace)])
+        with reading(args.trace) as file, Progress("reading", file.samples) as bar:
+            return args.trace, activity(network, parts(file, bar.of))
     limited = args.samples is None
     if limited:
         args.samples = FEW

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from stformer.cli.common import emit, need_torch
@@ -263,7 +264,10 @@ def _text(plain: Mapping[str, Any]) -> str:
         f"{total['neurons']:,} neurons, {total['parameters']:,} parameters, "
         f"{total['synapses']:,} synapses",
         f"digest {plain['digest']}",
-        *(f"{key}: {_short(value)}"[:200] for key, value in plain["provenance"].items()),
+        *(
+            shorten(f"{key}: {_short(value)}", 200, placeholder=" …")
+            for key, value in plain["provenance"].items()
+        ),
         "",
         table(heads[0], populations),
         "",

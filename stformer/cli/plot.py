@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from stformer.network import Network
     from stformer.plot import Recording
     from stformer.trace import Trace
+    from stformer.trace_file import TraceReader
 
 WHAT = {
     "features": "maps after the stem and each Spatial Block, a row a network",
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         metavar="SOURCE",
         nargs="*",
+        default=[],  # without it, argparse calls SOURCE required where something is missing
         help="an .stf file, which is run on the cpu backend, or a trace of `stformer run -o`; for "
         "curves a run folder; several for features and curves; the packaged model by default",
     )
@@ -143,38 +146,52 @@ def _names(text: str | None) -> Sequence[str]:
 
 
 def _one_sample(args: argparse.Namespace, source: str | None, sample: int) -> Recording:
-    """A recording that holds that sample."""
+    """A recording of that sample."""
+    from stformer.errors import InputError
     from stformer.plot import record
 
-    found = _open(args, source)
-    if not isinstance(found, tuple):
-        return _traced(source or "", found)
-    network, data = found
-    with Progress(f"running {network.name}"):
-        return record(network, data.inputs, sample=sample, labels=data.labels, data=data.source)
+    with _opened(args, source) as found:
+        if not isinstance(found, tuple):
+            last = found.samples - 1
+            if sample > max(last, 0):
+                raise InputError(f"sample {sample} of {source}", "not there", f"0...{last}")
+            part = found.part(sample, min(sample + 1, found.samples))
+            (recording,) = _traced(source or "", found, [part], sample)
+            return recording
+        network, data = found
+        with Progress(f"running {network.name}"):
+            return record(
+                network, data.inputs, sample=sample, labels=data.labels, data=data.source
+            )
 
 
 def _all_samples(args: argparse.Namespace) -> Iterator[Recording]:
     """Recordings of all samples asked for, a few at a time."""
     from stformer.plot import record
+    from stformer.trace import spans
+    from stformer.windows import parts
 
     source = args.sources[0] if args.sources else None
-    found = _open(args, source)
-    if not isinstance(found, tuple):
-        yield _traced(source or "", found)
-        return
-    network, data = found
-    with Progress(f"running {network.name}", data.samples) as progress:
-        for start in range(0, data.samples, CHUNK):
-            part = {name: a[start : start + CHUNK] for name, a in data.inputs.items()}
-            yield record(network, part, data=data.source)
-            progress.update(min(start + CHUNK, data.samples))
+    with _opened(args, source) as found:
+        if not isinstance(found, tuple):
+            with Progress("reading", found.samples) as bar:
+                yield from _traced(source or "", found, parts(found, bar.of))
+            return
+        network, data = found
+        with Progress(f"running {network.name}", data.samples) as bar:
+            for start, stop in spans(data.samples, CHUNK):
+                part = {name: a[start:stop] for name, a in data.inputs.items()}
+                yield record(network, part, data=data.source)
+                bar.update(stop)
 
 
-def _open(args: argparse.Namespace, source: str | None) -> tuple[Network, Data] | Trace:
-    """A trace, or a model and the samples that it shall run on."""
+@contextmanager
+def _opened(
+    args: argparse.Namespace, source: str | None
+) -> Iterator[tuple[Network, Data] | TraceReader]:
+    """A trace file, or a model and the samples that it shall run on."""
     from stformer.errors import InputError
-    from stformer.trace import Trace
+    from stformer.trace_file import reading
 
     if source is not None and Path(source).is_dir():
         raise InputError(
@@ -183,44 +200,56 @@ def _open(args: argparse.Namespace, source: str | None) -> tuple[Network, Data] 
             "a model or a trace",
             f"`stformer compile {source} -o MODEL.stf` makes a model of a run folder",
         )
-    if source is not None and Path(source).suffix != ".stf":
-        try:
-            trace = Trace.load(source)
-        except InputError as e:
-            if e.found != "a network file":
-                raise
-        else:
-            for flag in ("data", "samples"):
-                if getattr(args, flag) is not None:
-                    raise UsageError(f"stformer plot: --{flag} has no use with a trace")
-            say(args, f"trace {source}, {trace.samples} samples")
-            return trace
-    asked = argparse.Namespace(**{**vars(args), "model": source})
-    network = load_model(asked)
-    check_ready(["cpu"], network)
-    return network, load_data(asked, network)
+    with ExitStack() as stack:
+        if source is not None and Path(source).suffix != ".stf":
+            try:
+                file = stack.enter_context(reading(source))
+            except InputError as e:
+                if e.found != "a network file":
+                    raise
+            else:
+                for flag in ("data", "samples"):
+                    if getattr(args, flag) is not None:
+                        raise UsageError(f"stformer plot: --{flag} has no use with a trace")
+                say(args, f"trace {source}, {file.samples} samples")
+                yield file
+                return
+        asked = argparse.Namespace(**{**vars(args), "model": source})
+        network = load_model(asked)
+        check_ready(["cpu"], network)
+        yield network, load_data(asked, network)
 
 
-def _traced(source: str, trace: Trace) -> Recording:
-    """What a trace's file shows; the packaged model's name and labels if it is its trace."""
+def _traced(
+    source: str, file: TraceReader, parts: Iterable[Trace], first: int = 0
+) -> Iterator[Recording]:
+    """Parts of a trace file, which follow each other from sample `first` on.
+
+    They have the packaged model's name and labels if the file is its trace.
+    """
     from stformer import data, storage
     from stformer.plot import Recording
     from stformer.trace import check_inputs, digest_inputs
 
     name = Path(source).name
     packaged = storage.load()
-    if packaged.digest() != trace.network:
-        return Recording(trace=trace, name=name)
-    frames, labels = data.packaged()
-    inputs = check_inputs(packaged, frames[: trace.samples])
-    known = digest_inputs(inputs) == trace.inputs
-    return Recording(
-        trace=trace,
-        name=packaged.name,
-        network=packaged,
-        data=name,
-        labels=labels[: trace.samples] if known else None,
-    )
+    ours = packaged.digest() == file.network
+    labels = None
+    if ours:
+        frames, known = data.packaged()
+        inputs = check_inputs(packaged, frames[: file.samples])
+        labels = known if digest_inputs(inputs) == file.inputs else None
+    for part in parts:
+        stop = first + part.samples
+        yield Recording(
+            trace=part,
+            name=packaged.name if ours else name,
+            network=packaged if ours else None,
+            data=name if ours else "",
+            labels=None if labels is None else labels[first:stop],
+            first=first,
+        )
+        first = stop
 
 
 def _from_zero(text: str) -> int:

@@ -97,12 +97,12 @@ def blocks(size: int, samples: int) -> Iterator[tuple[int, int]]:
         size: bytes of what is recorded of one sample.
         samples: in all.
     """
+    from stformer.trace import spans
     from stformer.trace_tables import window_of
 
     window = window_of(size)
     step = window * max(BLOCK_BYTES // max(window * size, 1), 1)
-    for start in range(0, samples, step):
-        yield start, min(start + step, samples)
+    return spans(samples, step)
 
 
 def _text(plain: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from functools import partial
 from typing import TYPE_CHECKING
 
 from stformer.cli.case import check_case, save_smallest
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from stformer.network import Network
     from stformer.proof import Comparison, Proof
     from stformer.report import Report
-    from stformer.trace import Inputs, Probe, Trace
+    from stformer.trace import Inputs, Part, Probe, Trace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,6 +133,7 @@ def _proof(
 
 def _run_backends(args: argparse.Namespace) -> Proof:
     from stformer.proof import observed
+    from stformer.trace import cut
     from stformer.verify import verify
 
     names = [name.strip() for name in args.backend.split(",") if name.strip()]
@@ -149,12 +151,12 @@ def _run_backends(args: argparse.Namespace) -> Proof:
             note(f"{name} runs the first {few[name]} of {data.samples} samples; --samples N: more")
     comparisons: list[Comparison] = []
 
-    differing: list[tuple[Report, tuple[Trace, Trace]]] = []
+    differing: list[tuple[Report, tuple[Part, Part]]] = []
 
     def seen(report: Report, reference: Trace, other: Trace) -> None:
         comparisons.append(observed(report, reference, other, network, data.labels))
         if args.minimise:
-            differing.append((report, (reference, other)))
+            differing.append((report, (partial(cut, reference), partial(cut, other))))
 
     with runner(args) as run_on:
 
@@ -182,7 +184,6 @@ def _run_backends(args: argparse.Namespace) -> Proof:
 def _compare_files(args: argparse.Namespace) -> Proof:
     from stformer.errors import InputError
     from stformer.proof import Comparison, excerpt
-    from stformer.trace import Trace
     from stformer.trace_file import reading
     from stformer.windows import compare_files
 
@@ -195,15 +196,15 @@ def _compare_files(args: argparse.Namespace) -> Proof:
             report = compare_files(reference, other, network, states=args.state, progress=bar.of)
         sample = report.first.sample if report.first else 0
         drawn = [
-            excerpt(report, file.part(sample, sample + 1), 0) if report.samples else file.head
+            excerpt(report, file.part(sample, min(sample + 1, report.samples)), 0)
             for file in (reference, other)
         ]
-    if report.first and network is None:
+        if report.first and network is None:
+            if args.minimise:
+                raise InputError("--minimise", "no MODEL", "the model that the traces are of")
+            note("with their MODEL the difference would also be explained")
         if args.minimise:
-            raise InputError("--minimise", "no MODEL", "the model that the traces are of")
-        note("with their MODEL the difference would also be explained")
-    if args.minimise:
-        save_smallest(args, network, [(report, (Trace.load(a), Trace.load(b)))], None)
+            save_smallest(args, network, [(report, (reference.part, other.part))], None)
     comparison = Comparison(report=report, sample=sample, reference=drawn[0], other=drawn[1])
     return _proof(args, [comparison], network, f"traces {a} and {b}")
 

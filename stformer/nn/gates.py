@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -154,7 +153,7 @@ class Pool(Fixed):
             x.builder.connect(x, self.population, conv)
             return _single(out, x)
         if self.recorder is not None:
-            ones = torch.full((x.shape[2], 1, self.kernel, self.kernel), float(UNIT))
+            ones = x.new_full((x.shape[2], 1, self.kernel, self.kernel), UNIT)
             self._record(
                 over_time(
                     lambda s: F.conv2d(

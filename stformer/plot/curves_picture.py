@@ -114,7 +114,7 @@ def draw(runs: Sequence[Curves]) -> Figure:
         fill(axes, runs)
         pad = max((last - first) * 0.03, 0.5)
         axes.set_xlim(first - pad, last + pad)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch")
         axes.grid(axis="y", color=RULE, linewidth=0.4, alpha=0.6)
         axes.set_axisbelow(True)

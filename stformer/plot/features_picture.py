@@ -212,11 +212,12 @@ def draw(rows: Sequence[Row], sample: int) -> Figure:
     """The picture of what `measure` gives."""
     first = rows[0].recording
     graded = [s.population for s in rows[0].stages if s.graded]
+    most = max(len(s.channels) for row in rows for s in row.stages)  # a stage may have fewer
     heading = [
         (f"{first.name} · " if len(rows) == 1 else "")
         + (describe_sample(first, sample) if len(rows) == 1 else _shared(rows, sample)),
         "Blue: firing rate over time and channels, one scale a column. Orange: rate of "
-        + ("the channel" if len(rows[0].stages[0].channels) == 1 else "the channels")
+        + ("the channel" if most == 1 else "the channels")
         + " with the most contrast.",
         f"Share of values that are not 0 for {', '.join(graded)}, which are graded."
         if graded
@@ -226,7 +227,7 @@ def draw(rows: Sequence[Row], sample: int) -> Figure:
     left = EDGE + 0.95
     gap = 0.14
     cell = min(1.3, (WIDTH - left - EDGE - gap * len(stages)) / (len(stages) + 1))
-    lines = 1 + len(stages[0].channels)
+    lines = 1 + most
     pitch = cell + 0.17
     block = lines * pitch + 0.12
     top = below(heading) + 0.48  # of the first map
@@ -237,10 +238,12 @@ def draw(rows: Sequence[Row], sample: int) -> Figure:
     xs = [left + (cell + gap) * i for i in range(len(stages) + 1)]
     put_text(figure, xs[0], top - 0.46, "input", weight="bold")
     put_text(figure, xs[0], top - 0.32, rows[0].shows, size=6.5, color=FAINT)
-    for x, s in zip(xs[1:], stages, strict=True):
+    for i, (x, s) in enumerate(zip(xs[1:], stages, strict=True)):
+        alike = len({row.stages[i].shape for row in rows}) == 1
+        shape = " × ".join(map(str, s.shape)) if alike else "shapes differ"
         size = 7.5 if len(s.population) * 0.068 < cell else 6
         put_text(figure, x, top - 0.46, readable(s.population, 26), weight="bold", size=size)
-        put_text(figure, x, top - 0.32, " × ".join(map(str, s.shape)), size=6.5, color=FAINT)
+        put_text(figure, x, top - 0.32, shape, size=6.5, color=FAINT)
     for n, row in enumerate(rows):
         y = top + block * n
         _label(figure, row, y, sample, alone=len(rows) == 1)

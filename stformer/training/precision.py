@@ -25,20 +25,26 @@ def mixed(config: TrainConfig, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def exact(device: torch.device) -> Iterator[None]:
-    """Nothing is rounded below float32, which holds every sum of the integer network exactly."""
+def exact(device: torch.device, *, any_algorithm: bool = False) -> Iterator[None]:
+    """Nothing is rounded below float32, which holds every sum of the integer network exactly.
+
+    Args:
+        device: where it is computed.
+        any_algorithm: on a GPU, lets cuDNN compute convolutions by its fastest algorithms, of
+            which some (Winograd's, FFT) round between exact numbers. Populations round what
+            arrives to whole numbers: good enough to train with, not to prove anything.
+    """
+    cudnn = torch.backends.cudnn
     with ExitStack() as stack:
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        if device.type == "cuda":
-            cudnn = torch.backends.cudnn
-            stack.enter_context(
-                cudnn.flags(
-                    enabled=True,
-                    benchmark=cudnn.benchmark,
-                    deterministic=cudnn.deterministic,
-                    allow_tf32=False,
-                )
+        stack.enter_context(
+            cudnn.flags(
+                enabled=cudnn.enabled and any_algorithm,
+                benchmark=cudnn.benchmark,
+                deterministic=cudnn.deterministic,
+                allow_tf32=False,
             )
+        )
         before = torch.get_float32_matmul_precision()
         stack.callback(torch.set_float32_matmul_precision, before)
         torch.set_float32_matmul_precision("highest")

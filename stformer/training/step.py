@@ -218,7 +218,7 @@ def _on_device(t: Training, part: Part, batch: Batch) -> Batch:
 
 def _loss(t: Training, x: Tensor, y: Tensor) -> Tensor:
     device = t.here.device
-    with exact(device) if t.integer else mixed(t.config, device):
+    with exact(device, any_algorithm=True) if t.integer else mixed(t.config, device):
         logits = t.forward(x)
     return F.cross_entropy(logits.float(), y, label_smoothing=t.config.label_smoothing)
 
