@@ -18,7 +18,7 @@ from stformer.deploy.energy import activity
 from stformer.minimise import Piece, minimise, smallest
 from stformer.network import Network
 from stformer.replay import needed
-from stformer.testing import inputs_for, mutants
+from stformer.testing import inputs_for, mutants, sample_network
 from stformer.testing_cli import Call, write_model
 from stformer.testing_faults import extreme_network, faults
 from stformer.testing_traces import NETWORKS, changed, frames_for, posing, run, without
@@ -236,3 +236,25 @@ def test_minimise_of_two_files(tmp_path: Path, call: Call, windows: Windows) -> 
     assert code == 1
     assert "1 samples, 3 steps" in err
     assert storage.load(case / "network.stf").steps == 3
+
+
+@pytest.mark.parametrize("by_window", [False, True])
+def test_inputs_are_no_proof_where_the_network_is_not_given(
+    tmp_path: Path, by_window: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = sample_network("attention")
+    trace = run(network, frames_for(network, 4, seed=1), states=False)
+    (source,) = (p.name for p in network.inputs)
+    only = without(trace, *(n for n in trace.spikes if n != source))
+    quiet = {n: a if n == source else a * 0 for n, a in trace.spikes.items()}
+    monkeypatch.setattr(trace_tables, "MOST_SAMPLES", 3)
+    silent = replace(trace, spikes=quiet)
+    for one, word in ((only, "NOTHING"), (silent, "SILENT"), (trace, "EQUIVALENT")):
+        if by_window:
+            one.save(tmp_path / "one.trace")
+            with reading(tmp_path / "one.trace") as a, reading(tmp_path / "one.trace") as b:
+                report = compare_files(a, b)
+        else:
+            report = compare(one, one)
+        assert report.verdict.startswith(word)
+        assert report.proven == (one is trace)

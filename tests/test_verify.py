@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stformer import interpret, trace_tables
+from stformer import interpret
 from stformer.errors import InputError
 from stformer.network import Dense, Lif, Network
 from stformer.passes import replace_network
@@ -23,9 +22,7 @@ from stformer.report import Report
 from stformer.testing import SAMPLES, mutants, recurrent_network, sample_network
 from stformer.testing_traces import changed, frames_for, posing, run, without
 from stformer.trace import Inputs, Probe, Trace, numbered
-from stformer.trace_file import reading
 from stformer.verify import compare, verify
-from stformer.windows import compare_files
 
 STATES = Probe(states=True)
 
@@ -239,28 +236,6 @@ def test_comparing_nothing_is_a_failure(attention: tuple[Network, Trace]) -> Non
     assert not compare(nothing, nothing).equivalent
     none = replace(trace, spikes={n: a[:0] for n, a in trace.spikes.items()}, u={}, v={})
     assert compare(none, none, network).verdict.startswith("NOTHING COMPARED")
-
-
-@pytest.mark.parametrize("windows", [False, True])
-def test_inputs_are_no_proof_where_the_network_is_not_given(
-    tmp_path: Path, windows: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = sample_network("attention")
-    trace = run(network, frames_for(network, 4, seed=1), states=False)
-    (source,) = (p.name for p in network.inputs)
-    only = without(trace, *(n for n in trace.spikes if n != source))
-    quiet = {n: a if n == source else a * 0 for n, a in trace.spikes.items()}
-    monkeypatch.setattr(trace_tables, "MOST_SAMPLES", 3)
-    silent = replace(trace, spikes=quiet)
-    for one, word in ((only, "NOTHING"), (silent, "SILENT"), (trace, "EQUIVALENT")):
-        if windows:
-            one.save(tmp_path / "one.trace")
-            with reading(tmp_path / "one.trace") as a, reading(tmp_path / "one.trace") as b:
-                report = compare_files(a, b)
-        else:
-            report = compare(one, one)
-        assert report.verdict.startswith(word)
-        assert report.proven == (one is trace)
 
 
 @pytest.mark.parametrize("kind", ["spikes", "u", "v"])
