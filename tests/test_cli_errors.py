@@ -236,6 +236,7 @@ def test_a_real_interrupt(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup, say, ignores some
     )
     assert child.stderr is not None
     for line in child.stderr:
