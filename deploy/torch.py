@@ -16,10 +16,17 @@ import numpy as np
 
 from stformer.bounds import FLOAT32_EXACT, bounds
 from stformer.errors import Problem, Unsupported
-from stformer.network import Network, Readout
+from stformer.network import Graded, Network, Readout, SumTokens
 from stformer.trace import Inputs, Probe, Trace, check_inputs, digest_inputs, spike_dtype
 
 BATCH = 64
+
+
+def _in_float64(network: Network, name: str) -> bool:
+    """Whether the module adds up a population's sums in float64: readouts, means over tokens."""
+    p = network[name]
+    pooled = any(isinstance(q, SumTokens) for q in network.incoming(name))
+    return isinstance(p, Readout) or (isinstance(p, Graded) and pooled)
 
 
 class Torch:
@@ -47,7 +54,7 @@ class Torch:
                 f" {FLOAT32_EXACT:,}",
             )
             for name, largest in bounds(network).arriving.items()
-            if largest >= FLOAT32_EXACT and not isinstance(network[name], Readout)  # in float64
+            if largest >= FLOAT32_EXACT and not _in_float64(network, name)
         ]
 
     def tell(self) -> dict[str, str]:
